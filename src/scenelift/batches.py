@@ -1,0 +1,359 @@
+"""Scenes and annotations to training batches. No field of a batch can hold ground truth.
+
+Randomness has no state: every draw of step t comes from a generator seeded with (seed, purpose, t), so a
+run can go on at any step, in any process, and see what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scenelift.annotate import Annotations
+from scenelift.augment import draw_image_transform, draw_point_transform
+from scenelift.config import AugmentConfig, Config
+from scenelift.errors import ConfigError, DataError
+from scenelift.models.voxels import scatter_mean, voxelize
+from scenelift.scenes import SceneSource
+from scenelift.types import F16, F32, I32, U8, U16, Scene
+
+T = TypeVar("T")
+
+# what a random stream is for; part of its seed
+ORDER, VIEWS, SWITCH, LATENT = range(4)
+
+
+def stream(seed: int, purpose: int, *indices: int) -> np.random.Generator:
+    """The random generator of one purpose and step."""
+    return np.random.default_rng([seed, purpose, *indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One training step's data: B images, V voxels, P pairs. Labels are the label teacher's, unrefined.
+
+    Attributes:
+        images: (B, 3, H, W) float32 in [0, 1].
+        labels: (B, H, W) int64 pseudo labels, eq. 1, following the images' transforms.
+        mask_ids: (B, H, W) int32, 0 = uncovered; ids are per image.
+        coords: (V, 4) int32 ``[scene of the batch, x, y, z]``.
+        inputs: (V, C_in) float32.
+        pair_image: (P,) int64, image of each pair.
+        pair_row: (P,) int64, its pixel row.
+        pair_col: (P,) int64, its pixel column.
+        pair_voxel: (P,) int64, its voxel.
+        pair_position: (P, 2) float32, where the pair lies in the *untransformed* frame, (x, y) as shares of
+            its width and height: for `target_grids`.
+        target_grids: each (B, F, h, w) float16, the teachers' features for eq. 7, of the whole frame.
+    """
+
+    images: Tensor
+    labels: Tensor
+    mask_ids: Tensor
+    coords: Tensor
+    inputs: Tensor
+    pair_image: Tensor
+    pair_row: Tensor
+    pair_col: Tensor
+    pair_voxel: Tensor
+    pair_position: Tensor
+    target_grids: tuple[Tensor, ...]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=True)
+            return tuple(move(item) for item in value)
+
+        return Batch(**{item.name: move(getattr(self, item.name)) for item in fields(self)})
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A frame and what the teachers said of it, as stored; no ground truth.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        labels: (H, W) uint8 pseudo labels.
+        mask_ids: (H, W) uint16.
+        targets: feature grids for eq. 7, each (F, h, w) float16.
+        point_index: (p,) int32, points this frame sees.
+        pixel_uv: (p, 2) float32, where it sees them.
+    """
+
+    image: U8
+    labels: U8
+    mask_ids: U16
+    targets: tuple[F16, ...]
+    point_index: I32
+    pixel_uv: F32
+
+    @property
+    def nbytes(self) -> int:
+        """Memory the arrays take."""
+        own = self.image.nbytes + self.labels.nbytes + self.mask_ids.nbytes
+        return own + self.point_index.nbytes + self.pixel_uv.nbytes + sum(t.nbytes for t in self.targets)
+
+
+class _Recent(Generic[T]):
+    """The most recently used items, up to a number of bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._items: OrderedDict[object, tuple[T, int]] = OrderedDict()
+        self._left = max_bytes
+
+    def get(self, key: object, make: Callable[[], tuple[T, int]]) -> T:
+        if key not in self._items:
+            item, size = make()
+            self._items[key] = (item, size)
+            self._left -= size
+            while self._left < 0 and len(self._items) > 1:
+                _, (_, freed) = self._items.popitem(last=False)
+                self._left += freed
+        self._items.move_to_end(key)
+        return self._items[key][0]
+
+
+class SceneStore:
+    """Reads annotated scenes, keeping the most recently used in memory.
+
+    Args:
+        source: the scenes.
+        names: those to train on.
+        annotations: the teachers' answers about them.
+        target: `LatentConfig.target`, or ``None`` when no features are wanted.
+        max_bytes: memory to keep views and clouds in.
+    """
+
+    def __init__(
+        self,
+        source: SceneSource,
+        names: Sequence[str],
+        annotations: Annotations,
+        target: str | None,
+        max_bytes: int = 2 << 30,
+    ) -> None:
+        if not names:
+            raise DataError("training: expected at least one scene, found none in this split")
+        self.names = tuple(names)
+        self._source, self._annotations, self._target = source, annotations, target
+        self._scenes: _Recent[Scene] = _Recent(max_bytes // 2)
+        self._pairs: _Recent[Any] = _Recent(max_bytes // 4)
+        self._views: _Recent[View] = _Recent(max_bytes // 4)
+
+    def scene(self, name: str) -> Scene:
+        """A scene; its cloud may come from memory."""
+
+        def make() -> tuple[Scene, int]:
+            scene = self._source.scene(name)
+            return scene, scene.points_world.nbytes + (0 if scene.rgb is None else scene.rgb.nbytes)
+
+        return self._scenes.get(name, make)
+
+    def view(self, name: str, index: int) -> View:
+        """Frame ``index`` of a scene with its annotations."""
+        return self._views.get((name, index), lambda: self._read_view(name, index))
+
+    def target_dim(self) -> int:
+        """Channels of all latent targets together; 0 when none are wanted."""
+        return sum(grid.shape[0] for grid in self.view(self.names[0], 0).targets)
+
+    def _read_view(self, name: str, index: int) -> tuple[View, int]:
+        frame = self.scene(name).frames[index]
+
+        def read_pairs() -> tuple[Any, int]:
+            pairs = self._annotations.pairs(name)
+            return pairs, pairs.frame_index.nbytes + pairs.point_index.nbytes + pairs.pixel_uv.nbytes
+
+        pairs = self._pairs.get(name, read_pairs)
+        rows = pairs.of_frame(index)
+        masks = self._annotations.masks(name, frame.name)
+        view = View(
+            frame.image,
+            self._annotations.labels(name, frame.name),
+            masks.ids,
+            self._targets(name, frame.name, masks.features),
+            pairs.point_index[rows],
+            pairs.pixel_uv[rows],
+        )
+        return view, view.nbytes
+
+    def _targets(self, name: str, frame: str, mask_features: F16) -> tuple[F16, ...]:
+        wanted = () if self._target is None else tuple(self._target.split("+"))
+        return tuple(
+            mask_features if kind == "masks" else self._annotations.features(name, frame) for kind in wanted
+        )
+
+
+def steps_per_epoch(config: Config, num_scenes: int) -> int:
+    """Steps of one epoch: the configured number, or one pass over the scenes."""
+    return config.train.steps_per_epoch or max(1, -(-num_scenes // config.train.scenes_per_step))
+
+
+def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
+    """The batch of a step: some scenes, some frames of each, each under its own random view.
+
+    Raises:
+        DataError: no pair is visible in any of the scenes.
+        ConfigError: frames differ in size and no common crop is configured.
+    """
+    rng = stream(config.seed, VIEWS, step)
+    names = _scenes_of_step(store.names, config, step)
+    clouds = [store.scene(name) for name in names]
+    coords, inputs, voxel_of_point, starts = _voxels(clouds, config, rng)
+    parts: list[tuple[Any, ...]] = []
+    for number, name in enumerate(names):
+        frames = len(clouds[number].frames)
+        count = min(config.train.frames_per_scene, frames)
+        for index in np.sort(rng.choice(frames, count, replace=False)):
+            view = store.view(name, int(index))
+            voxel = voxel_of_point[starts[number] + torch.from_numpy(view.point_index).long()]
+            parts.append(_transform(view, voxel, config.augment, rng, len(parts)))
+    images, labels, mask_ids, targets, image, row, col, voxel, position = zip(*parts, strict=True)
+    if len({picture.shape for picture in images}) > 1:
+        raise ConfigError(
+            "augment.crop: frames of different sizes cannot share a batch; set augment.crop=[height, width]"
+        )
+    picture = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    return Batch(
+        _color_jitter(picture, config.augment.color_jitter, rng),
+        torch.from_numpy(np.stack(labels)).long(),
+        torch.from_numpy(np.stack(mask_ids).astype(np.int32)),
+        coords,
+        inputs,
+        torch.cat(image),
+        torch.cat(row),
+        torch.cat(col),
+        torch.cat(voxel),
+        torch.cat(position),
+        tuple(torch.from_numpy(np.stack(grids)) for grids in zip(*targets, strict=True)),
+    )
+
+
+def batches(store: SceneStore, config: Config, first: int, last: int, ahead: int = 2) -> Iterator[Batch]:
+    """Batches of steps ``first`` to ``last`` − 1, drawn in a thread while the networks compute."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        queue: list[Future[Batch]] = []
+        try:
+            for step in range(first, last + ahead):
+                if step < last:
+                    queue.append(pool.submit(draw_batch, store, config, step))
+                if step >= first + ahead or step >= last:
+                    if not queue:
+                        return
+                    yield queue.pop(0).result()
+        finally:
+            for future in queue:
+                future.cancel()
+
+
+def _scenes_of_step(names: Sequence[str], config: Config, step: int) -> list[str]:
+    """Scenes in an order shuffled anew for each pass over them."""
+    chosen = []
+    for position in range(step * config.train.scenes_per_step, (step + 1) * config.train.scenes_per_step):
+        turn, index = divmod(position, len(names))
+        chosen.append(names[stream(config.seed, ORDER, turn).permutation(len(names))[index]])
+    return list(dict.fromkeys(chosen))
+
+
+def _voxels(
+    clouds: Sequence[Scene], config: Config, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """Transformed, voxelised clouds.
+
+    Returns:
+        coords (V, 4), inputs (V, C_in), the voxel of each point of all clouds (−1 = cut away), and where
+        each cloud's points start.
+    """
+    transforms = [draw_point_transform(config.augment, rng) for _ in clouds]
+    points = [t.points(cloud.points_world) for t, cloud in zip(transforms, clouds, strict=True)]
+    sizes = [len(p) for p in points]
+    batch = torch.repeat_interleave(torch.arange(len(clouds)), torch.tensor(sizes))
+    coords, voxel = voxelize(torch.from_numpy(np.concatenate(points)), batch, config.networks.points.voxel_m)
+    colors = [
+        None if cloud.rgb is None else torch.from_numpy(t.colors(cloud.rgb))
+        for t, cloud in zip(transforms, clouds, strict=True)
+    ]
+    inputs = voxel_inputs(colors, sizes, voxel, len(coords), config.networks.points.inputs)
+    if config.train.max_points is not None:
+        keep = _contiguous(coords, config.train.max_points, rng)
+        renumber = torch.full((len(coords),), -1).masked_scatter(keep, torch.arange(int(keep.sum())))
+        coords, inputs, voxel = coords[keep], inputs[keep], renumber[voxel]
+    return coords, inputs, voxel, [int(start) for start in np.cumsum([0, *sizes[:-1]])]
+
+
+def voxel_inputs(
+    colors: Sequence[Tensor | None], sizes: Sequence[int], voxel: Tensor, num_voxels: int, kind: str
+) -> Tensor:
+    """What the 3D network sees of a voxel: (V, 3) mean colour in about [-1, 1], or (V, 1) ones.
+
+    Args:
+        colors: for each cloud (N, 3) float in [0, 1], or ``None``: such a cloud is grey.
+        sizes: points of each cloud.
+        voxel: (sum of sizes,) int64, the voxel of each point.
+        num_voxels: V.
+        kind: `PointNetworkConfig.inputs`.
+    """
+    if kind == "constant":
+        return torch.ones(num_voxels, 1, device=voxel.device)
+    grey = [torch.full((n, 3), 0.5) if c is None else c for c, n in zip(colors, sizes, strict=True)]
+    return scatter_mean(torch.cat(grey).to(voxel.device) * 2 - 1, voxel, num_voxels)
+
+
+def _contiguous(coords: Tensor, limit: int, rng: np.random.Generator) -> Tensor:
+    """(V,) bool: for each cloud the ``limit`` voxels nearest to a random one, seen from above."""
+    keep = torch.zeros(len(coords), dtype=torch.bool)
+    for number in range(int(coords[:, 0].max()) + 1 if len(coords) else 0):
+        rows = (coords[:, 0] == number).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        centre = coords[rows[int(rng.integers(len(rows)))], 1:3]
+        distance = (coords[rows, 1:3] - centre).long().square().sum(1)
+        keep[rows[torch.argsort(distance, stable=True)[:limit]]] = True
+    return keep
+
+
+def _transform(
+    view: View, voxel: Tensor, config: AugmentConfig, rng: np.random.Generator, image_index: int
+) -> tuple[Any, ...]:
+    """One view under a random transform; pairs that leave the image or lost their voxel are dropped."""
+    height, width = view.labels.shape
+    transform = draw_image_transform((height, width), config, rng)
+    pixel = np.floor(transform.pixels(view.pixel_uv) + np.float32(0.5)).astype(np.int64)
+    inside = ((pixel >= 0) & (pixel < [transform.width, transform.height])).all(axis=1)
+    rows = torch.from_numpy(inside) & (voxel >= 0)
+    col, row = torch.from_numpy(pixel)[rows].unbind(1)
+    position = (torch.from_numpy(view.pixel_uv)[rows] + 0.5) / torch.tensor([width, height])
+    return (
+        transform.image(view.image),
+        transform.nearest(view.labels),
+        transform.nearest(view.mask_ids),
+        view.targets,
+        torch.full((len(row),), image_index, dtype=torch.int64),
+        row,
+        col,
+        voxel[rows],
+        position,
+    )
+
+
+def _color_jitter(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Random brightness, contrast and saturation of each (3, H, W) image in [0, 1]."""
+    if strength == 0:
+        return images
+    factors = 1 + torch.from_numpy(rng.uniform(-strength, strength, (3, len(images)))).float()
+    brightness, contrast, saturation = factors.view(3, -1, 1, 1, 1)
+    grey = images.mean(1, keepdim=True)
+    middle = grey.mean((2, 3), keepdim=True)
+    colored = grey + (images - grey) * saturation
+    jittered: Tensor = (colored - middle) * contrast + middle * brightness
+    return jittered.clamp_(0, 1)

@@ -1,0 +1,501 @@
+"""The configuration: one frozen tree, recipes as overrides, a digest for each stage.
+
+``load(recipe, overrides)`` starts from the defaults below, which are the paper's ScanNet setting, and
+applies, in this order: a data recipe, a method recipe, and ``key.path=value`` overrides. Unknown keys
+are errors that name the nearest valid one. ``[P]``, ``[C]`` and ``[D]`` mark where a default comes from:
+the paper, the code it descends from, our decision.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from scenelift.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Base of every node: immutable, and no key it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+class SyntheticData(Section):
+    """Generated rooms with ground truth (`scenelift.scenes.synthetic`)."""
+
+    source: Literal["synthetic"] = "synthetic"
+    seed: int = Field(0, ge=0)
+    train_rooms: int = Field(48, ge=1)
+    val_rooms: int = Field(12, ge=0)
+    frames_per_room: int = Field(8, ge=1)
+    width: int = Field(160, ge=32)
+    height: int = Field(120, ge=32)
+
+
+PoseConvention = Literal["cam_to_world", "world_to_cam", "cam_to_world_opengl", "world_to_cam_opengl"]
+
+
+class CaptureData(Section):
+    """A folder of posed RGB-D frames (`scenelift.scenes.capture`)."""
+
+    source: Literal["capture"] = "capture"
+    path: str
+    stride: int = Field(1, ge=1)
+    """Use every n-th frame."""
+    max_width: int | None = Field(None, ge=32)
+    """Scale wider images down to this width; None = as they are."""
+    pose_convention: PoseConvention = "cam_to_world"
+    """What the pose files hold; ``opengl`` = a camera frame of x right, y up, z backward."""
+    skip_lost_frames: bool = False
+    """Leave out frames whose pose is NaN or infinite (ScanNet's mark of lost tracking); else an error."""
+    depth_scale: float | None = Field(None, gt=0)
+    """Depth units per metre; None = 1000 for 16-bit PNG, with a check of plausibility."""
+    max_depth_m: float = Field(8.0, gt=0)
+    """Depth beyond this is not fused into the cloud."""
+    cloud_voxel_m: float = Field(0.02, gt=0)
+    """Voxel edge at which depth is fused into a cloud when the capture brings none."""
+    min_coverage: float = Field(0.15, ge=0, le=1)
+    """`check` refuses a capture in which less of a frame's valid depth is seen again by its neighbours."""
+
+
+DataConfig = Annotated[SyntheticData | CaptureData, Field(discriminator="source")]
+
+
+# --- teachers ------------------------------------------------------------------------------------
+
+
+class SimulatedLabels(Section):
+    """A CLIP-like teacher made from ground truth (`scenelift.teachers.simulated`)."""
+
+    kind: Literal["simulated"] = "simulated"
+    seed: int = Field(0, ge=0)
+    dim: int = Field(64, ge=8)
+    """Length of the embedding that words and pixels share."""
+    tokens: int = Field(20, ge=2)
+    """Tokens along the longer side of an image: the cells of the feature grid."""
+    bleed: float = Field(0.6, ge=0)
+    """How far a token mixes with its surroundings: sd of a Gaussian, in tokens."""
+    instance_error: float = Field(0.3, ge=0, le=1)
+    """Share of instances taken for another class, the same one in all views."""
+    patch_error: float = Field(0.2, ge=0, le=1)
+    """Share of surface patches taken for another class, the same one in all views."""
+    patch_m: float = Field(0.5, gt=0)
+    """Edge of a surface patch, metres."""
+    view_error: float = Field(0.2, ge=0, le=1)
+    """Share of (instance, view) taken for another class in this view only."""
+    related: float = Field(0.5, ge=0, le=1)
+    """Share of those errors that stay among related classes; the others fall on any class."""
+    token_noise: float = Field(1.0, ge=0)
+    """Length of the random vector added to each token, in units of the clean feature's length."""
+
+
+class SimulatedMasks(Section):
+    """A SAM-like teacher made from ground truth (`scenelift.teachers.simulated`)."""
+
+    kind: Literal["simulated"] = "simulated"
+    seed: int = Field(0, ge=0)
+    merge: float = Field(0.15, ge=0, le=1)
+    """Under-segmentation: share of instances joined to a neighbour in a view."""
+    split: float = Field(0.5, ge=0, le=1)
+    """Over-segmentation: share of masks cut into two to four parts in a view."""
+    jitter: float = Field(0.01, ge=0)
+    """Boundary jitter: sd of a smooth displacement, in parts of the longer image side."""
+    uncovered: float = Field(0.1, ge=0, lt=1)
+    """Share of pixels without a mask: crumbs first, then blobs that favour boundaries."""
+    dim: int = Field(32, ge=1)
+    """Length of a feature."""
+    tokens: int = Field(20, ge=2)
+    """Cells of the feature grid along the longer side of an image."""
+    feature_noise: float = Field(0.5, ge=0)
+    """Length of a view's random part of a feature, in units of its instance part."""
+
+
+class EmbeddedLabels(Section):
+    """EfficientNet-Lite0 posteriors mapped to any class name by MiniLM (`scenelift.teachers.embedded`)."""
+
+    kind: Literal["embedded"] = "embedded"
+
+
+class EmbeddedMasks(Section):
+    """Felzenszwalb segments and backbone features (`scenelift.teachers.embedded`)."""
+
+    kind: Literal["embedded"] = "embedded"
+
+
+class TeachersConfig(Section):
+    """The two frozen teachers."""
+
+    labels: Annotated[SimulatedLabels | EmbeddedLabels, Field(discriminator="kind")] = SimulatedLabels()
+    masks: Annotated[SimulatedMasks | EmbeddedMasks, Field(discriminator="kind")] = SimulatedMasks()
+
+
+class PairingConfig(Section):
+    """Which pixel sees which point (method step 4)."""
+
+    min_depth_m: float = Field(0.0, ge=0)
+    """A point counts when z is greater than this; 1.0 for LiDAR cameras [C]."""
+    depth_test: Literal["absolute", "relative", "none"] = "absolute"
+    depth_tolerance_m: float = Field(0.05, gt=0)
+    """[C] for ``absolute``: keep a pair when |depth − z| is at most this."""
+    depth_tolerance_ratio: float = Field(0.25, gt=0)
+    """For ``relative`` (OpenScene): keep a pair when |depth − z| is at most this times z."""
+
+
+class RefineConfig(Section):
+    """Which label sources are refined by mask voting, eq. 4."""
+
+    clip: bool = True
+    image: bool = True
+    points: bool = True
+    """[P]; the code line left the 3D predictions unrefined."""
+
+
+# --- networks -------------------------------------------------------------------------------------
+
+
+class ImageNetworkConfig(Section):
+    """The 2D network."""
+
+    name: Literal["deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "small"] = "deeplabv3_resnet50"
+    weights: str | None = None
+    """Backbone weights: a local file; None = torchvision's ImageNet weights (its cache, or a download
+    where that is allowed); "none" = random initialisation."""
+    download: bool = False
+    """May torchvision fetch the ImageNet weights when they are not in its cache?"""
+
+
+class PointNetworkConfig(Section):
+    """The 3D network."""
+
+    name: Literal["minkunet34", "minkunet18", "minkunet14", "narrow"] = "minkunet34"
+    voxel_m: float = Field(0.05, gt=0)
+    """[C] 0.05 on ScanNet, 0.1 on nuScenes."""
+    inputs: Literal["rgb", "constant"] = "rgb"
+    """Features of a voxel: its mean colour, or a constant (geometry alone)."""
+
+
+class HeadConfig(Section):
+    """The dot with the text embeddings, ψ."""
+
+    normalize: bool = False
+    """Bring head(x) to unit length before the dot product (ψ is the plain dot product [P])."""
+    logit_scale: float = Field(10.0, gt=0)
+
+
+class NetworksConfig(Section):
+    """Both networks and their heads."""
+
+    image: ImageNetworkConfig = ImageNetworkConfig()
+    points: PointNetworkConfig = PointNetworkConfig()
+    head: HeadConfig = HeadConfig()
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+class AugmentConfig(Section):
+    """Random views of a training scene [P]; labels, masks and pairs follow the image's transform."""
+
+    hflip: float = Field(0.5, ge=0, le=1)
+    """Probability of mirroring an image."""
+    scale: tuple[float, float] = (1.0, 1.4)
+    """Resize factor before the crop, drawn per image."""
+    crop: tuple[int, int] | None = None
+    """(height, width) in pixels cut from the resized image; None = the frame's own size."""
+    color_jitter: float = Field(0.2, ge=0, le=1)
+    """Strength of brightness, contrast and saturation changes of the 2D network's image."""
+    rotate_z: bool = True
+    """Rotate the cloud about the vertical axis by any angle."""
+    point_flip: float = Field(0.5, ge=0, le=1)
+    """Probability of mirroring the cloud along x, and along y."""
+    point_scale: tuple[float, float] = (0.95, 1.05)
+    point_color_jitter: float = Field(0.1, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentConfig:
+        for name, (low, high) in {"scale": self.scale, "point_scale": self.point_scale}.items():
+            if not 0 < low <= high:
+                raise ValueError(f"{name} needs 0 < low <= high, found [{low}, {high}]")
+        if self.scale[0] < 1.0 and self.crop is None:
+            raise ValueError("scale below 1 needs a crop size, or images of a batch differ in size")
+        return self
+
+
+class SwitchConfig(Section):
+    """Eq. 6: where a network's labels come from in stage 2."""
+
+    clip: float = Field(0.5, ge=0)
+    image: float = Field(0.25, ge=0)
+    points: float = Field(0.25, ge=0)
+    """Relative probabilities of the three sources [P: ½ ¼ ¼]; the ``derived`` preset is 0.2 0.4 0.4 [C]."""
+    own_only: bool = False
+    """Each network switches between CLIP and itself, never the other (row "w/o CT"): the other network's
+    share goes to its own prediction."""
+    granularity: Literal["step", "image", "pixel"] = "step"
+    """How often the source is drawn [C: once a step; the paper is silent]."""
+
+    @model_validator(mode="after")
+    def _some(self) -> SwitchConfig:
+        if self.clip + self.image + self.points <= 0:
+            raise ValueError("at least one of clip, image and points must be above 0")
+        return self
+
+
+class LatentConfig(Section):
+    """Eq. 7: latent-space consistency."""
+
+    weight: float = Field(1.0, ge=0)
+    target: Literal["masks", "labels", "masks+labels"] = "masks"
+    """Whose features: the mask teacher's (SAM) [P], the label teacher's (CLIP), or both."""
+    dim: int = Field(64, ge=1)
+    """K_f [C]."""
+    target_map: Literal["frozen", "trainable"] = "frozen"
+    """[D] A trainable, undetached target admits a constant solution; ``trainable`` is the paper's."""
+    max_pairs: int | None = Field(8192, ge=1)
+    """Pairs drawn for this loss per step; None = all."""
+
+
+class TrainConfig(Section):
+    """Optimisation."""
+
+    epochs: int = Field(30, ge=0)
+    """[C] 30 on ScanNet, 20 on nuScenes. 0 = nothing is trained."""
+    switch_after: int = Field(10, ge=0)
+    """Stage 2 starts after this many epochs [P]."""
+    steps_per_epoch: int | None = Field(None, ge=1)
+    """None = one pass over the scenes."""
+    scenes_per_step: int = Field(2, ge=1)
+    frames_per_scene: int = Field(16, ge=1)
+    """[P] 16 on ScanNet, 6 on nuScenes."""
+    max_points: int | None = Field(None, ge=1)
+    """Voxels kept per scene and step, a random contiguous crop; None = all."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule_step: Literal["epoch", "step"] = "epoch"
+    """[C] the cosine moves once an epoch; ``step`` moves it every step."""
+    image_weight: float = Field(1.0, ge=0)
+    points_weight: float = Field(1.0, ge=0)
+    """Weights of the two cross-entropies, eq. 5 and 6."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Steps between checkpoints; stage ends are always saved."""
+
+
+class PredictConfig(Section):
+    """What answers at test time."""
+
+    source: Literal["networks", "teacher"] = "networks"
+    """``teacher``: nothing learned, CLIP's labels are the prediction, and reach points through the pairs."""
+    post_refine: bool = False
+    """Refine the 2D network's prediction with the masks, and the 3D network's through them."""
+    ensemble: bool = False
+    """Average both networks' probabilities where a pair joins them."""
+
+
+class Config(Section):
+    """The whole run."""
+
+    recipe: str = "custom"
+    """For the reader of results; no code may depend on it."""
+    seed: int = Field(0, ge=0)
+    data: DataConfig = SyntheticData()
+    classes: tuple[str, ...] | None = None
+    """None = the data set's own classes."""
+    teachers: TeachersConfig = TeachersConfig()
+    pairing: PairingConfig = PairingConfig()
+    refine: RefineConfig = RefineConfig()
+    networks: NetworksConfig = NetworksConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    switch: SwitchConfig = SwitchConfig()
+    latent: LatentConfig = LatentConfig()
+    predict: PredictConfig = PredictConfig()
+
+    def digest(self, *sections: str) -> str:
+        """Hex digest of these sections (dotted paths allowed); of everything but the name if none given."""
+        tree = self.model_dump(mode="json")
+        tree.pop("recipe")
+        parts = {path: _descend(tree, path) for path in sections} if sections else tree
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The resolved tree, as it is saved beside the results."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _descend(tree: Any, path: str) -> Any:
+    for part in path.split("."):
+        tree = tree[part]
+    return tree
+
+
+# --- loading --------------------------------------------------------------------------------------
+
+
+def recipe_names(group: str) -> list[str]:
+    """Names of the shipped recipes of a group: ``methods``, ``ablations`` or ``data``."""
+    folder = resources.files("scenelift") / "recipes" / group
+    if not folder.is_dir():
+        return []
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load(recipe: str | Path, overrides: Sequence[str] = (), data: str | Path | None = None) -> Config:
+    """The configuration of a recipe.
+
+    Args:
+        recipe: name of a shipped method or ablation, or path of a YAML file.
+        overrides: ``"train.epochs=5"`` and the like; values are YAML.
+        data: name of a shipped data recipe, or path of a YAML file, applied before ``recipe``.
+
+    Raises:
+        ConfigError: unknown recipe or key (with the nearest valid name), wrong type or value.
+    """
+    tree: dict[str, Any] = Config().model_dump(mode="json")
+    if data is not None:
+        merge(tree, _read_recipe(data, ("data",)))
+    merge(tree, _read_recipe(recipe, ("methods", "ablations")))
+    tree["recipe"] = (
+        Path(recipe).stem if isinstance(recipe, Path) else Path(str(recipe)).name.removesuffix(".yaml")
+    )
+    for text in overrides:
+        merge(tree, _parse_override(text))
+    return build(tree)
+
+
+def load_resolved(path: Path) -> Config:
+    """The configuration saved beside a run's results."""
+    return build(_read_yaml(path))
+
+
+def build(tree: Mapping[str, Any]) -> Config:
+    """Validate a plain tree into a `Config`; errors are told in one line each."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
+
+
+def merge(base: dict[str, Any], extra: Mapping[str, Any]) -> None:
+    """Merge ``extra`` into ``base`` in place; a changed ``source`` or ``kind`` replaces the whole node."""
+    for key, value in extra.items():
+        have = base.get(key)
+        if isinstance(have, dict) and isinstance(value, Mapping):
+            if any(tag in value and value[tag] != have.get(tag) for tag in ("source", "kind")):
+                have.clear()
+            merge(have, value)
+        else:
+            base[key] = _copy(value)
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def _read_recipe(recipe: str | Path, groups: Sequence[str]) -> dict[str, Any]:
+    text = str(recipe)
+    if text.endswith((".yaml", ".yml")):
+        return _extended(_read_yaml(Path(text)), groups)
+    for group in groups:
+        item = resources.files("scenelift") / "recipes" / group / f"{text}.yaml"
+        if item.is_file():
+            return _extended(yaml.safe_load(item.read_text(encoding="utf-8")) or {}, groups)
+    known = [name for group in groups for name in recipe_names(group)]
+    raise ConfigError(f"recipe {text!r} is not known{_nearest(text, known)}; known: {', '.join(known)}")
+
+
+def _extended(tree: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+    """Resolve ``extends: NAME``, a recipe's only word that is not a key of `Config`."""
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree
+    base = _read_recipe(parent, groups)
+    merge(base, tree)
+    return base
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"recipe file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"recipe file {path} cannot be read as YAML: {' '.join(str(error).split())}"
+        ) from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"recipe file {path}: expected a mapping of keys, found a {type(tree).__name__}")
+    return tree
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"override {text!r}: expected key.path=value, for instance train.epochs=5")
+    try:
+        node: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {text!r}: {value!r} is not a YAML value") from None
+    for part in reversed(path.strip().split(".")):
+        node = {part: node}
+    return dict(node)
+
+
+def _valid_keys(path: Sequence[Any]) -> list[str]:
+    """The keys allowed at a path of the tree; those of every variant where a node has several."""
+    keys: list[str] = []
+    for model in _models_at(path):
+        keys += [name for name in model.model_fields if name not in keys]
+    return keys
+
+
+def _models_at(path: Sequence[Any]) -> list[type[Section]]:
+    def sections(annotation: Any) -> list[type[Section]]:
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            return [annotation]
+        return [model for arg in get_args(annotation) for model in sections(arg)]
+
+    models: list[type[Section]] = [Config]
+    for part in path:
+        deeper = [
+            m
+            for model in models
+            if part in model.model_fields
+            for m in sections(model.model_fields[part].annotation)
+        ]
+        models = deeper or models  # a variant's tag stands in pydantic's path, but is no key
+    return models
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _explain(item: Any) -> str:
+    *parents, leaf = item["loc"] or ("config",)
+    path = ".".join(
+        str(part) for part in item["loc"] if part not in ("synthetic", "capture", "simulated", "embedded")
+    )
+    if item["type"] == "extra_forbidden":
+        known = _valid_keys(parents)
+        hint = _nearest(str(leaf), known) or f"; valid here: {', '.join(known)}"
+        return f"unknown key {path}{hint}"
+    return f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}, found {item['input']!r}"

@@ -1,0 +1,44 @@
+"""Every error a user can meet, as one small tree.
+
+::
+
+    SceneLiftError            base; the command line turns it into one line and exit code 2
+    ├── DataError             input data: missing, damaged, inconsistent
+    ├── ConfigError           recipe, override or option
+    ├── WeightsError          a weight file is missing, damaged or not allowed to be downloaded
+    ├── CacheError            a cache entry cannot be written or read back
+    ├── OutputError           a file cannot be written: disk full, read-only, a folder in its place
+    └── RunError              a run folder: missing, of another run, or of another version
+
+A message says what was expected, what was found, where, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class SceneLiftError(Exception):
+    """Base class of all errors that are the user's to mend."""
+
+
+class DataError(SceneLiftError):
+    """Input data are missing, damaged or inconsistent."""
+
+
+class ConfigError(SceneLiftError):
+    """A recipe, an override or a command-line option is wrong."""
+
+
+class WeightsError(SceneLiftError):
+    """Network weights are missing, damaged, or may not be downloaded."""
+
+
+class CacheError(SceneLiftError):
+    """A cache entry could not be written, or does not match its checksum."""
+
+
+class RunError(SceneLiftError):
+    """A run folder is missing, incomplete, or belongs to another run."""
+
+
+class OutputError(SceneLiftError):
+    """A file cannot be written (disk full, read-only, no permission)."""

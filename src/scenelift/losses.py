@@ -1,0 +1,101 @@
+"""Eq. 5 to 7 as pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from scenelift.types import IGNORE
+
+
+def image_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of an image network, eq. 5 and 6.
+
+    Args:
+        logits: (B, C, h, w) at the network's stride; brought to the labels' size bilinearly.
+        labels: (B, H, W) int64, `IGNORE` where there is none.
+
+    Returns:
+        Scalar; 0 when no pixel has a label.
+    """
+    if logits.shape[2:] != labels.shape[1:]:
+        logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
+    return total / (labels != IGNORE).sum().clamp(min=1)
+
+
+def pair_cross_entropy(logits: Tensor, pair_voxel: Tensor, pair_labels: Tensor) -> Tensor:
+    """Mean cross-entropy of a point network over pairs, eq. 5 and 6.
+
+    A point that several views see, or a voxel that holds several points, meets each label once. The sum
+    over rows depends only on how often each (voxel, label) occurs, so those are counted first: the cost
+    is that of the voxels, however many the pairs.
+
+    Args:
+        logits: (V, C).
+        pair_voxel: (P,) int64, the voxel of each pair.
+        pair_labels: (P,) int64, `IGNORE` where there is none.
+
+    Returns:
+        Scalar; 0 when no pair has a label.
+    """
+    voxels, classes = logits.shape
+    valid = pair_labels != IGNORE
+    cells = torch.where(valid, pair_voxel * classes + pair_labels, voxels * classes)
+    counts = torch.bincount(cells, minlength=voxels * classes + 1)[:-1].view(voxels, classes)
+    log_probability = F.log_softmax(logits.float(), dim=1)
+    return -(counts.to(log_probability.dtype) * log_probability).sum() / counts.sum().clamp(min=1)
+
+
+def cosine_distance(features: Tensor, target: Tensor) -> Tensor:
+    """Mean of 1 − cos over rows, one half of eq. 7; 0 for no rows. Both (P, K)."""
+    if not len(features):
+        return features.sum()
+    return (1.0 - F.cosine_similarity(features.float(), target.float(), dim=1)).mean()
+
+
+def feature_variance(features: Tensor) -> Tensor:
+    """How spread the directions of features are: 1 − ‖mean unit vector‖², in [0, 1].
+
+    0 means that all rows point the same way: the constant solution that eq. 7 admits when its target
+    can follow. It is the total variance of the unit vectors.
+
+    Args:
+        features: (P, K).
+    """
+    if not len(features):
+        return features.new_zeros(())
+    return 1.0 - F.normalize(features.detach().float(), dim=1).mean(0).square().sum()
+
+
+def sample_maps(maps: Tensor, image: Tensor, position: Tensor) -> Tensor:
+    """Bilinear samples of feature maps at pairs, with the border repeated outside cell centres.
+
+    Args:
+        maps: (B, F, h, w), each covering its image evenly (as ``align_corners=False``).
+        image: (P,) int64, which map.
+        position: (P, 2) float, (x, y) as shares of the image's width and height, in [0, 1].
+
+    Returns:
+        (P, F), dtype of ``maps``. Differentiable in ``maps``.
+    """
+    batch, channels, height, width = maps.shape
+    rows = maps.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
+    size = position.new_tensor([width, height])
+    cell = (position * size - 0.5).clamp(min=0.0).minimum(size - 1)
+    low = cell.floor()
+    x1, y1 = (cell - low).to(maps.dtype).unsqueeze(2).unbind(1)
+    (x, y) = low.long().unbind(1)
+    right, below = (x + 1).clamp(max=width - 1), (y + 1).clamp(max=height - 1)
+    start = image * (height * width)
+
+    def take(row: Tensor, col: Tensor, weight: Tensor) -> Tensor:
+        return rows.index_select(0, start + row * width + col) * weight
+
+    return (
+        take(y, x, (1 - x1) * (1 - y1))
+        + take(y, right, x1 * (1 - y1))
+        + take(below, x, (1 - x1) * y1)
+        + take(below, right, x1 * y1)
+    )

@@ -1,0 +1,203 @@
+"""A CLIP-like teacher made from ground truth: right on the whole, wrong in CLIP's ways.
+
+From one pixel's class to the feature of its token:
+
+1. the class it is taken for: an *instance error* (this chair is a sofa in every view), a *patch error*
+   (this piece of wall looks like a curtain from anywhere) and a *view error* (from here it looks like a
+   bed) replace the true class by another, often a related one;
+2. a token is the mixture of the classes in it, *bleeding* into its neighbours;
+3. the mixture's text embeddings are summed, and *token noise* added.
+
+Errors 1 and 3 are drawn at random and 2 is local, so there is no fixed permutation of classes to learn:
+a network that sees many rooms can rise above its labels. Views outvote view errors and token noise, but
+neither instance nor patch errors; masks outvote token noise, patch errors and bleeding, but no
+instance errors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+
+from scenelift.config import SimulatedLabels
+from scenelift.geometry import unproject
+from scenelift.scenes import TruthSource
+from scenelift.teachers.simulated_draws import (
+    cell_shares,
+    frame_truth,
+    generator,
+    grid_cells,
+    grid_size,
+    hash_key,
+    hashed_normal,
+    hashed_uniform,
+)
+from scenelift.types import F16, F32, F64, I64, IGNORE, Frame
+
+_COMMON = 0.6
+"""Share that all phrases have in common: the cosine of unrelated ones, as between CLIP's class names."""
+_FAMILY = 0.15
+"""Share of the families a phrase belongs to: what related phrases have in common beyond that."""
+
+_FAMILIES: tuple[frozenset[str], ...] = tuple(
+    frozenset(words.split())
+    for words in (
+        "wall floor ceiling door",
+        "cabinet bookshelf shelf counter refrigerator wardrobe dresser drawer furniture",
+        "table desk counter nightstand furniture",
+        "chair sofa bed couch armchair bench stool furniture",
+        "window picture door mirror monitor screen whiteboard",
+        "curtain blinds window shower",
+        "toilet sink bathtub shower",
+        "car truck bus trailer van vehicle",
+        "bicycle motorcycle pedestrian person",
+        "driveable road sidewalk terrain flat grass",
+        "manmade building barrier fence cone vegetation tree",
+    )
+)
+"""Words that image–text models mix up."""
+
+
+class SimulatedLabelTeacher:
+    """Implements `scenelift.teachers.LabelTeacher` from ground truth.
+
+    Args:
+        config: the knobs.
+        truth: labels, and instance ids where there are any, of the frames that will be asked for. Patch
+            errors need frames with depth; without depth there are none.
+    """
+
+    def __init__(self, config: SimulatedLabels, truth: TruthSource) -> None:
+        self._config = config
+        self._source = truth
+        prompts = truth.classes.prompts
+        self._class_features = self.text_features(prompts)
+        self._confusion = _confusion(prompts, config.related).cumsum(axis=1)
+        self._classes_digest = hashlib.blake2b(repr(prompts).encode(), digest_size=8).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """Every knob, and the classes of the ground truth."""
+        return f"simulated-labels/1 {self._config.model_dump_json()} classes={self._classes_digest}"
+
+    @property
+    def dim(self) -> int:
+        """Length of the shared embedding."""
+        return self._config.dim
+
+    def text_features(self, prompts: Sequence[Sequence[str]]) -> F32:
+        """Embeddings of classes: the same words, the same vector, whatever the seed.
+
+        A phrase is what all phrases share, what its families share, and what its words alone mean.
+        Cosines are about 0.6 between unrelated names and 0.75 or more between related ones.
+
+        Args:
+            prompts: for each class its phrases; their embeddings are averaged.
+
+        Returns:
+            (C, dim) float32, unit length.
+        """
+        rows = [
+            _unit(np.stack([self._phrase(phrase) for phrase in of_class]).mean(0)) for of_class in prompts
+        ]
+        return np.stack(rows).astype(np.float32)
+
+    def image_features(self, frames: Sequence[Frame]) -> list[F16]:
+        """Dense features: for each frame (dim, h, w) float16, unit length per cell.
+
+        Raises:
+            DataError: a frame has no ground truth.
+        """
+        return [self._frame_features(frame) for frame in frames]
+
+    def _phrase(self, phrase: str) -> F64:
+        words = phrase.casefold().split()
+        families = [f"family {i}" for i, family in enumerate(_FAMILIES) if not family.isdisjoint(words)]
+        own = self._direction(words)
+        shared = _FAMILY if families else 0.0
+        related = self._direction(families) if families else own
+        common = self._direction(["every phrase"])
+        return np.sqrt(_COMMON) * common + np.sqrt(shared) * related + np.sqrt(1 - _COMMON - shared) * own
+
+    def _direction(self, names: Sequence[str]) -> F64:
+        """(dim,) unit vector: the sum of the names' random vectors."""
+        axes = np.arange(self.dim)
+        return _unit(np.sum([hashed_normal(hash_key("text", name), axes) for name in names], axis=0))
+
+    def _frame_features(self, frame: Frame) -> F16:
+        config = self._config
+        grid = grid_size(frame.height, frame.width, config.tokens)
+        cells = grid_cells(frame.height, frame.width, grid)
+        shares = cell_shares(self._taken_for(frame), len(self._class_features), cells, grid)
+        shares = gaussian_filter(shares, sigma=(0, config.bleed, config.bleed), mode="nearest")
+        clean = _unit(np.einsum("cd,chw->dhw", self._class_features, shares))
+        noise = generator(config.seed, "token", frame.scene, frame.name).standard_normal(clean.shape)
+        return _unit(clean + config.token_noise / np.sqrt(self.dim) * noise).astype(np.float16)
+
+    def _taken_for(self, frame: Frame) -> I64:
+        """(H, W) int64: the class each pixel is taken for."""
+        config, scene = self._config, frame.scene
+        truth, instances = frame_truth(self._source, frame)
+        packed, segment = np.unique(instances.astype(np.int64) << 8 | truth.labels, return_inverse=True)
+        segment = segment.reshape(truth.labels.shape)
+        true = packed & 0xFF
+        # What has no name in the class list is taken for some class all the same.
+        anything = hashed_uniform(hash_key(config.seed, "unknown", scene), packed) * len(self._class_features)
+        true = np.where(true == IGNORE, anything.astype(np.int64), true)
+
+        seen = self._mistake(config.instance_error, true, true, ("instance", scene), packed)[segment]
+        if frame.depth_m is not None and config.patch_error > 0:
+            patches = (packed[segment], *self._patches(frame))
+            seen = self._mistake(config.patch_error, seen, true[segment], ("patch", scene), *patches)
+        view = self._mistake(
+            config.view_error, np.full_like(true, -1), true, ("view", scene, frame.name), packed
+        )
+        return np.where(view[segment] >= 0, view[segment], seen)
+
+    def _mistake(self, rate: float, seen: I64, true: I64, what: tuple[str, ...], *ids: I64) -> I64:
+        """``seen``, but for this share of the ids a class that ``true`` is mistaken for."""
+        key = hash_key(self._config.seed, *what)
+        which = hashed_uniform(hash_key(key, "class"), *ids)
+        wrong = (self._confusion[true] < which[..., None]).sum(axis=-1)
+        return np.where(hashed_uniform(key, *ids) < rate, wrong, seen)
+
+    def _patches(self, frame: Frame) -> tuple[I64, I64, I64]:
+        """The cube of the world, edge ``patch_m``, each pixel's surface lies in: x, y, z, each (H, W)."""
+        assert frame.depth_m is not None
+        points = unproject(
+            *(torch.from_numpy(a) for a in (frame.depth_m, frame.intrinsics, frame.cam_from_world))
+        )
+        # Walls like to stand at round coordinates: a random origin keeps them off the sides of the cubes.
+        origin = generator(self._config.seed, "origin", frame.scene).random(3)
+        cube = np.floor(points.numpy() / self._config.patch_m + origin)
+        x, y, z = np.nan_to_num(cube).astype(np.int64).transpose(2, 0, 1)
+        return x, y, z
+
+
+def _unit(vectors: F64) -> F64:
+    """Unit length along the first axis."""
+    unit: F64 = vectors / np.linalg.norm(vectors, axis=0, keepdims=True)
+    return unit
+
+
+def _confusion(prompts: Sequence[Sequence[str]], related: float) -> F64:
+    """(C, C) float64: the probability that a mistaken row class is taken for the column class.
+
+    ``related`` of it goes to the classes that share a family, the rest to all others alike.
+    """
+    words = [
+        frozenset(word for phrase in of_class for word in phrase.casefold().split()) for of_class in prompts
+    ]
+    member = np.array([[not family.isdisjoint(of_class) for family in _FAMILIES] for of_class in words])
+    other = ~np.eye(len(prompts), dtype=bool)
+    kin = (member.astype(int) @ member.T.astype(int) > 0) & other
+    has_kin = kin.any(axis=1, keepdims=True)
+    to_kin = np.where(has_kin, kin, other)
+    table: F64 = related * to_kin / to_kin.sum(1, keepdims=True) + (1 - related) * other / other.sum(
+        1, keepdims=True
+    )
+    return table
