@@ -79,6 +79,15 @@ class Annotations:
         """(dim, h, w) float16 dense features of a frame from the label teacher."""
         return self._entry(self._scene(scene).frames[frame].features).arrays["features"]
 
+    def digest(self, names: Sequence[str]) -> str:
+        """Hex digest of the text and of all that is known of these scenes."""
+        keys = {
+            name: [self._scene(name).pairs.digest, [[f.labels.digest, f.masks.digest] for f in frames]]
+            for name in names
+            if (frames := list(self._scene(name).frames.values()))
+        }
+        return cache_key("labels", text=self.text, scenes=keys).digest
+
     def _scene(self, scene: str) -> SceneKeys:
         if scene not in self.scenes:
             raise RunError(f"scene {scene} is not annotated; run `scenelift annotate` on this data set")

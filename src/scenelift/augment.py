@@ -104,7 +104,8 @@ class PointTransform:
         if not len(points_world):
             return points_world
         middle = (points_world.min(0) + points_world.max(0)) / 2
-        return ((points_world - middle) @ self.linear.T.astype(np.float32)).astype(np.float32)
+        moved: F32 = (points_world - middle) @ self.linear.T.astype(np.float32)
+        return moved
 
     def colors(self, rgb: U8) -> F32:
         """(N, 3) uint8 colours to float32, about 0 … 1."""

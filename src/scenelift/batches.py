@@ -27,7 +27,7 @@ from scenelift.types import F16, F32, I32, U8, U16, Scene
 T = TypeVar("T")
 
 # what a random stream is for; part of its seed
-ORDER, VIEWS, SWITCH, LATENT = range(4)
+ORDER, VIEWS, SWITCH, LATENT, DROPOUT = range(5)
 
 
 def stream(seed: int, purpose: int, *indices: int) -> np.random.Generator:
@@ -216,21 +216,21 @@ def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
         count = min(config.train.frames_per_scene, frames)
         for index in np.sort(rng.choice(frames, count, replace=False)):
             view = store.view(name, int(index))
-            voxel = voxel_of_point[starts[number] + torch.from_numpy(view.point_index).long()]
-            parts.append(_transform(view, voxel, config.augment, rng, len(parts)))
-    images, labels, mask_ids, targets, image, row, col, voxel, position = zip(*parts, strict=True)
+            voxel_of_pair = voxel_of_point[starts[number] + torch.from_numpy(view.point_index).long()]
+            parts.append(_transform(view, voxel_of_pair, config.augment, rng, len(parts)))
+    images, labels, mask_ids, targets, owner, row, col, voxel, position = zip(*parts, strict=True)
     if len({picture.shape for picture in images}) > 1:
         raise ConfigError(
             "augment.crop: frames of different sizes cannot share a batch; set augment.crop=[height, width]"
         )
-    picture = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     return Batch(
-        _color_jitter(picture, config.augment.color_jitter, rng),
+        _color_jitter(pictures, config.augment.color_jitter, rng),
         torch.from_numpy(np.stack(labels)).long(),
         torch.from_numpy(np.stack(mask_ids).astype(np.int32)),
         coords,
         inputs,
-        torch.cat(image),
+        torch.cat(owner),
         torch.cat(row),
         torch.cat(col),
         torch.cat(voxel),

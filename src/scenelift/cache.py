@@ -50,6 +50,7 @@ entries are then never found again. A change that only makes the stage faster ke
 _FORMAT = 1
 """Layout of an entry; part of every digest, so that other layouts are never looked up."""
 
+_VERSION = version("scenelift")
 _log = logging.getLogger(__name__)
 
 
@@ -287,9 +288,7 @@ class Cache:
             CacheError: an entry cannot be removed.
         """
         if stage is None and older_than_days is None and max_bytes is None:
-            raise ConfigError(
-                "prune: expected a stage, an age or a size; to empty the cache give a size of 0"
-            )
+            raise ConfigError("prune: expected a stage, an age or a size; a size of 0 empties the cache")
         if min(older_than_days or 0, max_bytes or 0) < 0:
             raise ConfigError(f"prune: expected limits >= 0, found {older_than_days} days, {max_bytes} bytes")
         if stage is not None:
@@ -333,7 +332,7 @@ def _encode(key: Key, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str,
         "stage": key.stage,
         "digest": key.digest,
         "meta": dict(meta),
-        "version": version("scenelift"),
+        "version": _VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     manifest = json.loads(json.dumps(manifest, allow_nan=False))  # as a reader will see it
@@ -358,10 +357,8 @@ def _decode(data: bytes, key: Key, verify: bool) -> Entry:
 def _what_is_wrong(path: Path) -> str | None:
     try:
         _decode(path.read_bytes(), Key(path.parent.parent.name, path.stem), verify=True)
-    except FileNotFoundError:  # pruned meanwhile
-        return None
     except (_DamageError, OSError) as error:
-        return str(error)
+        return None if isinstance(error, FileNotFoundError) else str(error)  # None: pruned meanwhile
     return None
 
 

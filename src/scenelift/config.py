@@ -125,12 +125,30 @@ class EmbeddedLabels(Section):
     """EfficientNet-Lite0 posteriors mapped to any class name by MiniLM (`scenelift.teachers.embedded`)."""
 
     kind: Literal["embedded"] = "embedded"
+    short_sides: tuple[Annotated[int, Field(ge=64, le=4096)], ...] = Field((352, 1056), min_length=1)
+    """Shorter image side, in pixels, at which the network looks; the answers of several are averaged."""
+    top: int = Field(10, ge=1, le=1000)
+    """ImageNet classes a cell's embedding is mixed from: T of ConSE, 10 in the paper."""
 
 
 class EmbeddedMasks(Section):
     """Felzenszwalb segments and backbone features (`scenelift.teachers.embedded`)."""
 
     kind: Literal["embedded"] = "embedded"
+    short_side: int = Field(240, ge=32, le=4096)
+    """Shorter image side, in pixels, at which segments are cut; smaller frames keep their size."""
+    scale: float = Field(100.0, gt=0)
+    """Felzenszwalb's k: larger means larger segments."""
+    sigma: float = Field(0.8, ge=0)
+    """Gaussian blur before cutting, in pixels at ``short_side``."""
+    min_size: int = Field(50, ge=1)
+    """Smaller segments are merged into a neighbour, in pixels at ``short_side``."""
+    feature_short_side: int = Field(480, ge=64, le=4096)
+    """Shorter image side, in pixels, at which the backbone looks."""
+    feature_stride: Literal[8, 16] = 16
+    """Backbone stage the features come from: 40 channels at stride 8, 112 at stride 16."""
+    feature_dim: int = Field(64, ge=1)
+    """More channels than this are reduced to it by a fixed random projection."""
 
 
 class TeachersConfig(Section):

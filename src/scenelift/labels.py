@@ -16,8 +16,11 @@ from torch import Tensor
 from scenelift.errors import DataError
 from scenelift.types import IGNORE
 
-_DENSE_TABLE = 1 << 22
-"""Up to this many (group, class) counters are kept as a table (32 MiB); beyond, votes are sorted."""
+_LABEL_SPAN = 256
+"""A vote is one number, group · 256 + label: every label, `IGNORE` too, has its own place in a group."""
+
+_DENSE_GROUPS = 1 << 14
+"""Up to this many groups, votes are counted in a table (32 MiB); beyond, they are sorted."""
 
 _MASK_CHUNK = 32
 """Masks flattened at a time."""
@@ -65,7 +68,8 @@ def pseudo_labels(
         (B, H, W) int64. Ties go to the lower class id; pixels with NaN scores are `IGNORE`.
     """
     labels = torch.empty((len(features), *size), dtype=torch.int64, device=features.device)
-    for i, image in enumerate(torch.split(features, 1)):
+    for i in range(len(features)):
+        image = features[i : i + 1]
         labels[i] = _highest(dense_scores(image, text, size)[0])
         if threshold is not None:
             cosine = dense_scores(F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1), size)[
@@ -128,36 +132,64 @@ def vote(groups: Tensor, labels: Tensor, num_groups: int, num_classes: int) -> T
         DataError: a group or label is out of range.
     """
     groups, labels = groups.long(), labels.long()
-    valid = (groups >= 0) & (labels != IGNORE)
-    _expect_below(groups, valid, num_groups, "groups")
-    _expect_below(labels, valid, num_classes, "labels")
-    size = num_groups * num_classes
-    if size <= _DENSE_TABLE:
-        votes = torch.where(valid, groups * num_classes + labels, size)
-        counts = torch.bincount(votes, minlength=size + 1)[:size].reshape(num_groups, num_classes)
-        classes = torch.arange(num_classes, device=groups.device)
-        best = _ballot(counts, classes, num_classes).amax(1)
-    else:
-        votes, counts = torch.unique((groups * num_classes + labels)[valid], return_counts=True)
-        ballots = _ballot(counts, votes % num_classes, num_classes)
-        best = ballots.new_zeros(num_groups).scatter_reduce_(0, votes // num_classes, ballots, "amax")
+    if groups.numel() and int(groups.amax()) >= num_groups:
+        raise DataError(f"vote: expected groups below {num_groups}, found {int(groups.amax())}")
+    _expect_labels(labels)
+    votes = torch.add(labels, groups, alpha=_LABEL_SPAN)
+    return _majority(votes[votes >= 0], num_groups, num_classes)
+
+
+def _expect_labels(labels: Tensor) -> None:
+    """Labels outside a byte would be counted in another group, and spread as other labels."""
+    if labels.numel():
+        lowest, highest = (int(bound) for bound in torch.aminmax(labels))
+        if lowest < 0 or highest > IGNORE:
+            raise DataError(f"labels: expected 0 to {IGNORE}, found {lowest} to {highest}")
+
+
+def _majority(votes: Tensor, num_groups: int, num_classes: int) -> Tensor:
+    """The majority label of each group, (M,) int64, from (P,) votes = group · 256 + label, all >= 0."""
+    if num_groups > _DENSE_GROUPS:
+        return _majority_sorted(votes, num_groups, num_classes)
+    table = torch.bincount(votes, minlength=num_groups * _LABEL_SPAN).reshape(num_groups, _LABEL_SPAN)
+    counts = table[:, :num_classes]
+    _expect_all_counted(counts.sum() + table[:, IGNORE].sum(), votes, num_classes)
+    classes = torch.arange(num_classes, device=votes.device)
+    return _elect(_ballots(counts, classes, num_classes).amax(1), num_classes)
+
+
+def _majority_sorted(votes: Tensor, num_groups: int, num_classes: int) -> Tensor:
+    """`_majority` for many groups, most of which may be empty: work and memory follow the votes."""
+    codes, counts = torch.unique(votes, return_counts=True)
+    groups, slots = torch.unique_consecutive(codes // _LABEL_SPAN, return_inverse=True)
+    labels = codes % _LABEL_SPAN
+    is_class = labels < num_classes
+    _expect_all_counted(counts[is_class | (labels == IGNORE)].sum(), votes, num_classes)
+    ballots = torch.where(is_class, _ballots(counts, labels, num_classes), 0)
+    best = torch.zeros_like(groups).scatter_reduce_(0, slots, ballots, "amax")
+    winners = torch.full((num_groups,), IGNORE, device=votes.device)
+    return winners.index_copy_(0, groups, _elect(best, num_classes))
+
+
+def _ballots(counts: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Count and class as one number: the largest has most votes and, among equals, the lowest class id.
+
+    An argmax over counts would leave the order of equals to the device.
+    """
+    return counts * num_classes + (num_classes - 1 - labels)
+
+
+def _elect(best: Tensor, num_classes: int) -> Tensor:
+    """The class of each group's largest ballot; `IGNORE` where even that has no vote."""
     return torch.where(best >= num_classes, num_classes - 1 - best % num_classes, IGNORE)
 
 
-def _ballot(counts: Tensor, classes: Tensor, num_classes: int) -> Tensor:
-    """Count and class in one number: the largest has most votes and, among equals, the lowest class id.
-
-    With no vote it is below ``num_classes``. No argmax, so no order of equals that differs by device.
-    """
-    return counts * num_classes + (num_classes - 1 - classes)
-
-
-def _expect_below(values: Tensor, valid: Tensor, limit: int, what: str) -> None:
-    wrong = valid & ((values >= limit) | (values < 0))
-    if bool(wrong.any()):
+def _expect_all_counted(counted: Tensor, votes: Tensor, num_classes: int) -> None:
+    foreign = len(votes) - int(counted)
+    if foreign:
         raise DataError(
-            f"vote: expected {what} below {limit}, found {int(values[wrong][0])}; "
-            "do labels and class list belong together?"
+            f"labels: expected class ids 0 to {num_classes - 1} or {IGNORE} (ignore), found {foreign} "
+            "others; do labels and class list belong together?"
         )
 
 
@@ -203,9 +235,13 @@ def refine(labels: Tensor, mask_ids: Tensor, num_classes: int) -> Tensor:
     Returns:
         (B, H, W) int64, a new tensor.
     """
-    groups, stride = _mask_groups(mask_ids)
-    winners = vote(groups.reshape(-1), labels.reshape(-1), len(labels) * stride, num_classes)
-    return _spread(winners, stride, groups, labels)
+    labels, mask_ids = labels.long(), mask_ids.long()
+    _expect_labels(labels)
+    first, per_image = _number_masks(mask_ids)
+    # The same as `vote` on groups = first + mask_ids, without a pass over the pixels to make them.
+    votes = torch.add(labels, mask_ids, alpha=_LABEL_SPAN).add_(first[:, None, None] * _LABEL_SPAN)
+    winners = _majority(votes.reshape(-1), len(labels) * per_image, num_classes)
+    return _spread(winners.reshape(len(labels), per_image), mask_ids, labels)
 
 
 def paint(
@@ -256,27 +292,37 @@ def refine_sparse(
     Returns:
         (B, H, W) int64.
     """
-    groups, stride = _mask_groups(mask_ids)
-    pair_groups = lift(groups, image_index, row, col)
-    winners = vote(pair_groups, pair_labels, len(fallback) * stride, num_classes)
-    # A mask that has a painted pixel has a vote, so what paint writes into masks is always overwritten.
-    return _spread(winners, stride, groups, paint(pair_labels, image_index, row, col, fallback, num_classes))
-
-
-def _mask_groups(mask_ids: Tensor) -> tuple[Tensor, int]:
-    """Number the masks of (B, H, W) ids across images, ``stride`` per image: group = image · stride + id.
-
-    What no mask covers is a group as well, the first of each image, which `_spread` leaves out: cheaper
-    than a condition at every pixel.
-    """
     mask_ids = mask_ids.long()
-    stride = int(mask_ids.max()) + 1 if mask_ids.numel() else 1
-    first = torch.arange(len(mask_ids), device=mask_ids.device) * stride
-    return mask_ids + first[:, None, None], stride
+    _expect_labels(fallback)
+    first, per_image = _number_masks(mask_ids)
+    pair_groups = first[image_index.long()] + lift(mask_ids, image_index, row, col)
+    winners = vote(pair_groups, pair_labels, len(fallback) * per_image, num_classes)
+    # A mask that has a painted pixel has a vote, so what paint writes into masks is always overwritten.
+    painted = paint(pair_labels, image_index, row, col, fallback, num_classes)
+    return _spread(winners.reshape(len(fallback), per_image), mask_ids, painted)
 
 
-def _spread(winners: Tensor, stride: int, groups: Tensor, otherwise: Tensor) -> Tensor:
-    """Give every pixel its mask's winner, or ``otherwise`` where no mask covers it or the mask has none."""
-    winners[::stride] = IGNORE
-    won = winners.index_select(0, groups.reshape(-1)).reshape(groups.shape)
-    return torch.where(won != IGNORE, won, otherwise.long())
+def _number_masks(mask_ids: Tensor) -> tuple[Tensor, int]:
+    """Number the masks of (B, H, W) ids across images: each image's first group, (B,), and groups per image.
+
+    What no mask covers is the first group of its image: it votes like a mask, and `_spread` leaves it out,
+    which is cheaper than a condition at every pixel.
+    """
+    per_image = int(mask_ids.max()) + 1 if mask_ids.numel() else 1
+    return torch.arange(len(mask_ids), device=mask_ids.device) * per_image, per_image
+
+
+def _spread(winners: Tensor, mask_ids: Tensor, otherwise: Tensor) -> Tensor:
+    """Give every pixel the winner of its mask, or ``otherwise`` where it has none.
+
+    Args:
+        winners: (B, groups per image); the first of each image is not used.
+        mask_ids: (B, H, W) int64.
+        otherwise: (B, H, W) int64 labels.
+    """
+    # Two cheap passes instead of a comparison and a selection: shifted below zero, a winner is the smaller
+    # of the two; an absent one, 256, never is. The low byte is the label again.
+    shifted = torch.where(winners == IGNORE, _LABEL_SPAN, winners - _LABEL_SPAN)
+    shifted[:, 0] = _LABEL_SPAN
+    won = shifted.gather(1, mask_ids.flatten(1)).reshape(mask_ids.shape)
+    return torch.minimum(won, otherwise).bitwise_and_(_LABEL_SPAN - 1)

@@ -112,6 +112,10 @@ class Frames(Sequence[Frame]):
         by_name = {frame.name: frame for frame in frames}
         return cls([frame.name for frame in frames], by_name.__getitem__)
 
+    def only(self, names: Sequence[str]) -> Frames:
+        """Just these frames, in this order."""
+        return Frames(names, self._read)
+
     def __len__(self) -> int:
         return len(self.names)
 

@@ -24,27 +24,20 @@ from torch import Tensor
 
 from scenelift.models.voxels import key_step, pack, unpack
 
-TILE_PAIRS = {"cpu": 1 << 14, "cuda": 1 << 19}
+RUN_ROWS = {"cpu": 1024, "cuda": 1 << 15}
 """Pairs of a tile. On a CPU its gathered rows and products should stay in cache; a GPU wants few, large
 launches."""
 
 _NO_KEY = torch.iinfo(torch.int64).max
 
 
-class Run(NamedTuple):
-    """Pairs ``start:stop`` of a tile share kernel index ``kernel``."""
-
-    kernel: int
-    start: int
-    stop: int
-
-
 class Tile(NamedTuple):
-    """Rows ``rows`` are fed by pairs ``pairs``, in ``runs`` counted from the first pair of the tile."""
+    """Rows ``rows`` are fed by pairs ``pairs``: first ``runs[0]`` of kernel index ``kernels[0]``, and so on."""
 
     rows: slice
     pairs: slice
-    runs: tuple[Run, ...]
+    kernels: tuple[int, ...]
+    runs: list[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +60,15 @@ class TiledPairs:
     bag_start: Tensor
     tiles: tuple[Tile, ...]
 
+    @property
+    def widest_tile(self) -> int:
+        """Pairs of the largest tile: how long the buffers must be."""
+        return max((tile.pairs.stop - tile.pairs.start for tile in self.tiles), default=0)
+
     def mirrored(self, volume: int) -> TiledPairs:
         """The same pairs read backwards: offset ``d`` becomes ``-d``. Shares all tensors."""
         tiles = tuple(
-            tile._replace(runs=tuple(run._replace(kernel=volume - 1 - run.kernel) for run in tile.runs))
+            tile._replace(kernels=tuple(volume - 1 - kernel for kernel in tile.kernels))
             for tile in self.tiles
         )
         return replace(self, tiles=tiles)
@@ -210,7 +208,7 @@ def _coarsen(keys: Tensor) -> tuple[Tensor, KernelMap]:
 
 
 def tile_pairs(
-    targets: list[Tensor], sources: list[Tensor], rows: int, tile_size: int | None = None
+    targets: list[Tensor], sources: list[Tensor], rows: int, run_rows: int | None = None
 ) -> TiledPairs:
     """Lay pairs out in tiles, see the head of this file.
 
@@ -219,7 +217,7 @@ def tile_pairs(
             they name every row at least once.
         sources: the source rows, in the same shape.
         rows: number of target rows.
-        tile_size: pairs of a tile; by default what suits the device (`TILE_PAIRS`).
+        run_rows: mean rows of a run; by default what suits the device (`RUN_ROWS`).
     """
     device, volume = targets[0].device, len(targets)
     per_row = torch.zeros(rows, dtype=torch.int32, device=device)
@@ -232,7 +230,7 @@ def tile_pairs(
     total = int(row_start[-1])
 
     # A tile ends at the first row past its share of pairs; no row has more than `volume` of them.
-    share = max(tile_size or TILE_PAIRS.get(device.type, TILE_PAIRS["cuda"]), volume)
+    share = volume * (run_rows or RUN_ROWS.get(device.type, RUN_ROWS["cuda"]))
     cuts = torch.searchsorted(row_start, torch.arange(0, total, share, device=device))
     bounds = torch.cat([cuts, cuts.new_tensor([rows])]) if total else cuts.new_zeros(1)
     bounds_i32 = bounds.int()
@@ -252,22 +250,16 @@ def tile_pairs(
         source=_placed(source, place),
         bag_index=_placed(in_tile.int(), slot),
         bag_start=(row_start[:-1] - tile_start[:-1].repeat_interleave(bounds.diff())).int(),
-        tiles=_tiles(bounds.tolist(), tile_start.tolist(), run_start.tolist(), counts.t().tolist()),
+        tiles=_tiles(bounds.tolist(), tile_start.tolist(), counts.t().tolist()),
     )
 
 
-def _tiles(
-    bounds: list[int], tile_start: list[int], run_start: list[list[int]], counts: list[list[int]]
-) -> tuple[Tile, ...]:
+def _tiles(bounds: list[int], tile_start: list[int], counts: list[list[int]]) -> tuple[Tile, ...]:
     tiles = []
-    for t, (starts, sizes) in enumerate(zip(run_start, counts, strict=True)):
-        first = tile_start[t]
-        runs = tuple(
-            Run(kernel, start - first, start - first + size)
-            for kernel, (start, size) in enumerate(zip(starts, sizes, strict=True))
-            if size
-        )
-        tiles.append(Tile(slice(bounds[t], bounds[t + 1]), slice(first, tile_start[t + 1]), runs))
+    for t, sizes in enumerate(counts):
+        kernels = tuple(kernel for kernel, size in enumerate(sizes) if size)
+        rows, pairs = slice(bounds[t], bounds[t + 1]), slice(tile_start[t], tile_start[t + 1])
+        tiles.append(Tile(rows, pairs, kernels, runs=[sizes[kernel] for kernel in kernels]))
     return tuple(tiles)
 
 

@@ -81,40 +81,56 @@ class _SparseConv(torch.autograd.Function):
         ctx.save_for_backward(features, weight)
         ctx.kernel_map = kernel_map
         pairs = kernel_map.into_output
+        matrices = weight.unbind()
         result = features.new_empty(pairs.rows, weight.shape[2])
+        gathered = features.new_empty(pairs.widest_tile, weight.shape[1])
+        products = features.new_empty(pairs.widest_tile, weight.shape[2])
         for tile in pairs.tiles:
-            gathered = features.index_select(0, pairs.source[tile.pairs])
-            result[tile.rows] = _multiply_and_sum(gathered, weight, pairs, tile)
+            rows = _gather(features, pairs.source, tile, gathered)
+            result[tile.rows] = _multiply_and_sum(rows, matrices, pairs, tile, products)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_result: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         features, weight = ctx.saved_tensors
-        pairs = ctx.kernel_map.into_input
-        needs_features, needs_weight = ctx.needs_input_grad[:2]
-        grad_result = grad_result.contiguous()
-        grad_features = torch.empty_like(features) if needs_features else None
+        pairs: TiledPairs = ctx.kernel_map.into_input
+        grad_features = torch.empty_like(features) if ctx.needs_input_grad[0] else None
         # Many small products are summed here: never in half precision.
-        wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        grad_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
-        weight_t = weight.transpose(1, 2)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        grad_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
+        matrices = weight.transpose(1, 2).unbind()
+        gathered_grads = grad_result.new_empty(pairs.widest_tile, weight.shape[2])
+        gathered = grad_result.new_empty(pairs.widest_tile, weight.shape[1])
         for tile in pairs.tiles:
-            grads = grad_result.index_select(0, pairs.source[tile.pairs])
+            grads = _gather(grad_result, pairs.source, tile, gathered_grads)
             if grad_features is not None:
-                grad_features[tile.rows] = _multiply_and_sum(grads, weight_t, pairs, tile)
+                grad_features[tile.rows] = _multiply_and_sum(grads, matrices, pairs, tile, gathered)
             if grad_weight is not None:
-                inputs = features.index_select(0, pairs.target[tile.pairs])
-                for kernel, start, stop in tile.runs:
-                    grad_weight[kernel] += inputs[start:stop].t() @ grads[start:stop]
+                inputs = _gather(features, pairs.target, tile, gathered)
+                runs = zip(tile.kernels, inputs.split(tile.runs), grads.split(tile.runs), strict=True)
+                for kernel, x, grad in runs:
+                    grad_weight[kernel] += x.t() @ grad
         return grad_features, None if grad_weight is None else grad_weight.to(weight.dtype), None
 
 
-def _multiply_and_sum(gathered: Tensor, matrices: Tensor, pairs: TiledPairs, tile: Tile) -> Tensor:
-    """(rows of the tile, C_out): the sum over each row's pairs of ``gathered row @ matrices[kernel]``."""
-    products = gathered.new_empty(len(gathered), matrices.shape[2])
-    for kernel, start, stop in tile.runs:
-        torch.mm(gathered[start:stop], matrices[kernel], out=products[start:stop])
+def _gather(rows: Tensor, index: Tensor, tile: Tile, buffer: Tensor) -> Tensor:
+    """The rows that the pairs of a tile name, written to the head of ``buffer``."""
+    index = index[tile.pairs]
+    return torch.index_select(rows, 0, index, out=buffer[: len(index)])
+
+
+def _multiply_and_sum(
+    gathered: Tensor, matrices: tuple[Tensor, ...], pairs: TiledPairs, tile: Tile, buffer: Tensor
+) -> Tensor:
+    """For each row of a tile the sum over its pairs of ``gathered row @ matrices[kernel]``.
+
+    ``buffer`` takes the products; what it held is lost.
+    """
+    products = buffer[: len(gathered)]
+    runs = zip(tile.kernels, gathered.split(tile.runs), products.split(tile.runs), strict=True)
+    for kernel, rows, product in runs:
+        torch.mm(rows, matrices[kernel], out=product)
     summed: Tensor = torch.embedding_bag(
         products, pairs.bag_index[tile.pairs], pairs.bag_start[tile.rows], mode=_SUM
     )[0]

@@ -42,7 +42,8 @@ from scenelift.types import F32, F64, U8, U16, Frame, Frames, Scene
 RIGID_TOLERANCE = 1e-2
 """Poses further than this from rigid (`geometry.rigid_error`) are refused; 7-Scenes' reach 4e-4."""
 
-_UNITS_PER_METRE = 1000.0
+UNITS_PER_METRE = 1000.0
+"""Depth units of 16-bit PNG where ``depth_scale`` does not say otherwise: millimetres."""
 
 
 class Capture:
@@ -169,7 +170,7 @@ class Capture:
                     f"found {found[1]} × {found[0]}; one intrinsics file can only fit one size: "
                     "export the frames in one size"
                 )
-        units = self.config.depth_scale or _UNITS_PER_METRE
+        units = self.config.depth_scale or UNITS_PER_METRE
         return Frame(
             scene=self.name,
             name=files.name,

@@ -256,8 +256,11 @@ def looks_whole(path: Path) -> bool:
 
     A file that fails may still be readable (bytes appended after the image); read it to know.
     """
-    with path.open("rb") as stream:
-        head = stream.read(3)
-        stream.seek(max(0, path.stat().st_size - 64))
-        tail = stream.read()
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(3)
+            stream.seek(max(0, path.stat().st_size - 64))
+            tail = stream.read()
+    except OSError:
+        return False
     return (head == b"\x89PN" and b"IEND" in tail) or (head == b"\xff\xd8\xff" and b"\xff\xd9" in tail)

@@ -18,6 +18,8 @@ from scenelift.types import F32, F64, I64, U8, U16
 
 _NO_DEPTH = 65535
 _ASPECT_TOLERANCE = 0.02
+_CENTRE_TOLERANCE = 0.2
+_FIELD_OF_VIEW = (0.2, 8.0)  # width / fx: from a strong telephoto lens to 150 degrees
 _FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -71,6 +73,20 @@ def scale_intrinsics(intrinsics: F64, shape: tuple[int, int], new_shape: tuple[i
     resize = np.array([[sx, 0.0, (sx - 1) / 2], [0.0, sy, (sy - 1) / 2], [0.0, 0.0, 1.0]])
     scaled: F64 = resize @ intrinsics
     return scaled
+
+
+def camera_fault(intrinsics: F64, shape: tuple[int, int]) -> str | None:
+    """Why intrinsics, (3, 3), cannot be those of images of (H, W) pixels; ``None`` if they can."""
+    height, width = shape
+    (fx, _, cx), (_, fy, cy), _ = intrinsics
+    if max(abs((cx + 0.5) / width - 0.5), abs((cy + 0.5) / height - 0.5)) > _CENTRE_TOLERANCE:
+        return (
+            f"intrinsics put the optical axis at ({cx:.0f}, {cy:.0f}), far from the centre of images of "
+            f"{width} × {height}; they would fit {2 * cx:.0f} × {2 * cy:.0f}"
+        )
+    if not (_FIELD_OF_VIEW[0] < width / fx < _FIELD_OF_VIEW[1] and 0.8 < fx / fy < 1.25):
+        return f"intrinsics of fx = {fx:.4g}, fy = {fy:.4g} fit no usual camera of {width} × {height} pixels"
+    return None
 
 
 @dataclass(frozen=True, eq=False)

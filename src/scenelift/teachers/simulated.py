@@ -1,5 +1,4 @@
-"""Two teachers made from ground truth: `SimulatedLabelTeacher` errs as CLIP does, `SimulatedMaskTeacher` as SAM.
-"""
+"""Two teachers made from ground truth: one errs as CLIP does, the other as SAM."""
 
 from scenelift.teachers.simulated_labels import SimulatedLabelTeacher
 from scenelift.teachers.simulated_masks import SimulatedMaskTeacher

@@ -103,4 +103,5 @@ def cell_shares(index: I64, count: int, cells: I64, grid: tuple[int, int]) -> F6
     """
     size = grid[0] * grid[1]
     votes = np.bincount((index * size + cells).ravel(), minlength=count * size).reshape(count, size)
-    return (votes / votes.sum(axis=0)).reshape(count, *grid)
+    shares: F64 = (votes / votes.sum(axis=0)).reshape(count, *grid)
+    return shares

@@ -121,7 +121,8 @@ class SimulatedLabelTeacher:
         shared = _FAMILY if families else 0.0
         related = self._direction(families) if families else own
         common = self._direction(["every phrase"])
-        return np.sqrt(_COMMON) * common + np.sqrt(shared) * related + np.sqrt(1 - _COMMON - shared) * own
+        meaning = np.sqrt(shared) * related + np.sqrt(1 - _COMMON - shared) * own
+        return _unit(np.sqrt(_COMMON) * common + meaning)
 
     def _direction(self, names: Sequence[str]) -> F64:
         """(dim,) unit vector: the sum of the names' random vectors."""

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from skimage.measure import label as connected_pieces
+from skimage.measure import label
 
 from scenelift.config import SimulatedMasks
 from scenelift.scenes import TruthSource
@@ -72,7 +72,7 @@ class SimulatedMaskTeacher:
         packed, segment = np.unique(instances.astype(np.int64) << 8 | truth.labels, return_inverse=True)
         segment = segment.reshape(instances.shape)
         parts = self._split(self._merge(segment, frame), frame)
-        pieces = connected_pieces(self._jitter(parts, frame) + 1, background=0, connectivity=1)
+        pieces = _connected_pieces(self._jitter(parts, frame))
         covered = ~self._uncovered(pieces, frame)
         _, ids = np.unique(np.where(covered, pieces, 0), return_inverse=True)
         ids = ids.reshape(pieces.shape) + int(covered.all())
@@ -94,15 +94,15 @@ class SimulatedMaskTeacher:
         partner = other[(start[:-1] + draw * touches).astype(np.int64)[joined]]
         edges = (np.ones(len(partner)), (np.flatnonzero(joined), partner))
         _, group = connected_components(coo_array(edges, shape=(count, count)), directed=False)
-        return group.astype(np.int64)[segment]
+        merged: I64 = group.astype(np.int64)[segment]
+        return merged
 
     def _split(self, segment: I64, frame: Frame) -> I64:
         """Cut some segments into parts: each pixel goes to the nearest of a few seeds within its segment."""
         count = int(segment.max()) + 1
         random = self._random("split", frame)
-        parts = np.where(
-            random.random(count) < self._config.split, random.integers(2, _MAX_PARTS + 1, count), 1
-        )
+        split = random.random(count) < self._config.split
+        parts = np.where(split, random.integers(2, _MAX_PARTS + 1, count), 1)
         flat = segment.ravel()
         by_segment = np.argsort(flat, kind="stable")
         start = np.searchsorted(flat[by_segment], np.arange(count + 1))
@@ -111,7 +111,8 @@ class SimulatedMaskTeacher:
         row, column = np.divmod(np.arange(flat.size), frame.width)
         distance = np.hypot(seed_row[:, flat] - row, seed_column[:, flat] - column)
         distance[np.arange(_MAX_PARTS)[:, None] >= parts[flat]] = np.inf
-        return segment * _MAX_PARTS + distance.argmin(axis=0).reshape(segment.shape)
+        part: I64 = segment * _MAX_PARTS + distance.argmin(axis=0).reshape(segment.shape)
+        return part
 
     def _jitter(self, parts: I64, frame: Frame) -> I64:
         """Read each pixel's part a little beside it, at a smooth random displacement."""
@@ -121,7 +122,8 @@ class SimulatedMaskTeacher:
         for position, size in zip(np.indices(parts.shape), parts.shape, strict=True):
             beside = np.rint(position + reach_px * _smooth_noise(random, parts.shape))
             moved.append(np.clip(beside, 0, size - 1).astype(np.int64))
-        return parts[moved[0], moved[1]]
+        jittered: I64 = parts[moved[0], moved[1]]
+        return jittered
 
     def _uncovered(self, pieces: I64, frame: Frame) -> Bool:
         """(H, W) bool: the share of pixels that no mask covers: crumbs, then blobs that favour boundaries."""
@@ -151,12 +153,20 @@ class SimulatedMaskTeacher:
         feature = gaussian_filter(feature, sigma=(0, _SMOOTH_CELLS, _SMOOTH_CELLS), mode="nearest")
         # As the layer norm that ends SAM's image encoder leaves them.
         feature -= feature.mean(axis=0)
-        return (feature / (feature.std(axis=0) + 1e-6)).astype(np.float16)
+        normed: F16 = (feature / (feature.std(axis=0) + 1e-6)).astype(np.float16)
+        return normed
 
     def _projected(self, what: str, maps: F64) -> F64:
         """(n, h, w) maps to (dim, h, w) features of unit variance, by one random matrix for all scenes."""
         matrix = generator(self._config.seed, what).standard_normal((self._config.dim, len(maps)))
-        return np.einsum("dn,nhw->dhw", matrix / np.sqrt(len(maps)), maps)
+        features: F64 = np.einsum("dn,nhw->dhw", matrix / np.sqrt(len(maps)), maps)
+        return features
+
+
+def _connected_pieces(index: I64) -> I64:
+    """(H, W) int64 from 1: the piece of equal index, connected by sides or corners, at each pixel."""
+    pieces: I64 = label(index, background=-1, connectivity=2)  # type: ignore[no-untyped-call]
+    return pieces
 
 
 def _contacts(segment: I64) -> tuple[I64, I64]:
@@ -172,8 +182,8 @@ def _contacts(segment: I64) -> tuple[I64, I64]:
 def _smooth_noise(random: np.random.Generator, shape: tuple[int, ...]) -> F64:
     """(H, W) float64: smooth noise of zero mean and unit variance."""
     noise: F64 = gaussian_filter(random.standard_normal(shape), _SMOOTH_SIDE * max(shape), truncate=3.0)
-    noise -= noise.mean()
-    return noise / noise.std()
+    noise = (noise - noise.mean()) / noise.std()
+    return noise
 
 
 def _look(frame: Frame, cells: I64, grid: tuple[int, int]) -> F64:
@@ -191,4 +201,5 @@ def _position(grid: tuple[int, int]) -> F64:
     down, across = ((np.arange(size) + 0.5) / size for size in grid)
     waves = [np.cos(np.pi * k * down)[:, None] + np.zeros(grid) for k in (1, 2)]
     waves += [np.cos(np.pi * k * across) + np.zeros(grid) for k in (1, 2)]
-    return np.sqrt(2.0) * np.stack(waves)
+    position: F64 = np.sqrt(2.0) * np.stack(waves)
+    return position

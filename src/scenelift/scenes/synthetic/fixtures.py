@@ -19,7 +19,9 @@ from scenelift.scenes.synthetic.textures import (
 )
 
 
-def _basin(at: tuple[float, float, float], size: tuple[float, float, float], wall: float, paint: Paint) -> list[Part]:
+def _basin(
+    at: tuple[float, float, float], size: tuple[float, float, float], wall: float, paint: Paint
+) -> list[Part]:
     """An open box: floor and four walls, ``wall`` metres thick."""
     (x, y, z), (width, depth, height) = at, size
     rim, inside = paint.main(), paint.main(value=0.88)
@@ -236,9 +238,7 @@ def stove(rng: Generator, width: float = 0.6) -> Item:
     """Oven with a hob."""
     paint = Paint(rng, "other furniture")
     dark = paint.dark()
-    rings = [
-        cylinder((x, y, 0.9), 0.09, 0.012, dark) for x in (-0.14, 0.14) for y in (0.18, 0.44)
-    ]
+    rings = [cylinder((x, y, 0.9), 0.09, 0.012, dark) for x in (-0.14, 0.14) for y in (0.18, 0.44)]
     parts = (
         box((0, 0.3, 0), (width, 0.6, 0.9), paint.main(value=1.3)),
         box((0, 0.6, 0.2), (width - 0.1, 0.02, 0.42), dark),

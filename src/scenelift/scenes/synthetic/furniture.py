@@ -11,7 +11,9 @@ from scenelift.scenes.synthetic.shapes import Item, Part, box, cylinder, ellipso
 from scenelift.scenes.synthetic.textures import BOOKS, CHECKS, DOTS, FABRIC, STRIPES, WOOD, Material, Paint
 
 
-def _legs(width: float, depth: float, height: float, thick: float, y: float, material: Material) -> list[Part]:
+def _legs(
+    width: float, depth: float, height: float, thick: float, y: float, material: Material
+) -> list[Part]:
     """Four legs at the corners of a rectangle that starts at ``y``."""
     inset = thick / 2 + 0.01
     return [
@@ -54,7 +56,10 @@ def chair(rng: Generator) -> Item:
     parts = _legs(width, depth, seat, 0.045, 0, wood)
     parts += [
         box((0, depth / 2, seat - 0.02), (width, depth, 0.05), paint.main(FABRIC, 0.1)),
-        *(box((x, 0.03, seat), (0.045, 0.045, top - seat), wood) for x in (-width / 2 + 0.03, width / 2 - 0.03)),
+        *(
+            box((x, 0.03, seat), (0.045, 0.045, top - seat), wood)
+            for x in (-width / 2 + 0.03, width / 2 - 0.03)
+        ),
         box((0, 0.03, top - 0.16), (width - 0.02, 0.035, 0.16), wood),
         box((0, 0.03, seat + 0.14), (width - 0.02, 0.03, 0.08), wood),
     ]
@@ -73,7 +78,10 @@ def sofa(rng: Generator) -> Item:
     parts = [
         box((0, depth / 2, 0.06), (width - 0.02, depth - 0.04, seat - 0.16), cloth),
         box((0, 0.12, 0.1), (width - 0.1, 0.22, back - 0.1), cloth),
-        *(box((x, depth / 2, 0.06), (0.18, depth, arm - 0.06), cloth) for x in (-width / 2 + 0.09, width / 2 - 0.09)),
+        *(
+            box((x, depth / 2, 0.06), (0.18, depth, arm - 0.06), cloth)
+            for x in (-width / 2 + 0.09, width / 2 - 0.09)
+        ),
         *_legs(width - 0.06, depth - 0.06, 0.07, 0.05, 0.03, paint.dark()),
     ]
     for i in range(seats):
@@ -82,7 +90,9 @@ def sofa(rng: Generator) -> Item:
         parts.append(box((x, 0.24, seat + 0.03), (each - 0.04, 0.14, back - seat), soft, tilt=0.18))
     for _ in range(int(rng.integers(0, 3))):
         x = rng.uniform(-width / 2 + 0.4, width / 2 - 0.4)
-        parts.append(ellipsoid((x, 0.42, seat + 0.2), (0.42, 0.18, 0.38), paint.accent(DOTS, 0.08), tilt=0.35))
+        parts.append(
+            ellipsoid((x, 0.42, seat + 0.2), (0.42, 0.18, 0.38), paint.accent(DOTS, 0.08), tilt=0.35)
+        )
     return Item("sofa", tuple(parts))
 
 
@@ -181,11 +191,14 @@ def bookshelf(rng: Generator) -> Item:
     """An open frame with shelves and rows of books."""
     paint = Paint(rng, "bookshelf")
     width, depth, height = rng.uniform(0.7, 1.1), rng.uniform(0.26, 0.34), rng.uniform(1.5, 2.05)
-    shelves = int(round(height / 0.4))
+    shelves = round(height / 0.4)
     gap = (height - 0.06) / shelves
     wood = paint.main(WOOD, 0.1)
     parts = [
-        *(box((x, depth / 2, 0), (0.03, depth, height), wood) for x in (-width / 2 + 0.015, width / 2 - 0.015)),
+        *(
+            box((x, depth / 2, 0), (0.03, depth, height), wood)
+            for x in (-width / 2 + 0.015, width / 2 - 0.015)
+        ),
         box((0, 0.01, 0), (width - 0.04, 0.02, height - 0.02), paint.main(value=0.75)),
         *(box((0, depth / 2, 0.03 + i * gap), (width - 0.04, depth, 0.03), wood) for i in range(shelves + 1)),
     ]
@@ -203,7 +216,9 @@ def bookshelf(rng: Generator) -> Item:
     return Item("bookshelf", tuple(parts))
 
 
-def _fronts(paint: Paint, rng: Generator, width: float, depth: float, z: float, height: float, tall: bool) -> list[Part]:
+def _fronts(
+    paint: Paint, rng: Generator, width: float, depth: float, z: float, height: float, tall: bool
+) -> list[Part]:
     """Doors side by side (``tall``) or drawers one above the other, with handles, on a carcass's front."""
     count = max(1, round(width / 0.5)) if tall else max(2, round(height / 0.25))
     face, grip = paint.main(value=1.12), paint.metal()
@@ -214,7 +229,13 @@ def _fronts(paint: Paint, rng: Generator, width: float, depth: float, z: float, 
             x = -width / 2 + (i + 0.5) * each
             parts.append(box((x, depth - 0.005, z + 0.02), (each - 0.025, 0.03, height - 0.04), face))
             hinge = 1 if i % 2 == 0 else -1
-            parts.append(box((x + hinge * (each / 2 - 0.06), depth + 0.015, z + height * 0.42), (0.02, 0.025, 0.14), grip))
+            parts.append(
+                box(
+                    (x + hinge * (each / 2 - 0.06), depth + 0.015, z + height * 0.42),
+                    (0.02, 0.025, 0.14),
+                    grip,
+                )
+            )
         else:
             each = height / count
             at = z + i * each
@@ -223,7 +244,9 @@ def _fronts(paint: Paint, rng: Generator, width: float, depth: float, z: float, 
     return parts
 
 
-def cabinet(rng: Generator, width: float, depth: float, height: float, z: float = 0.0, tall: bool = True) -> Item:
+def cabinet(
+    rng: Generator, width: float, depth: float, height: float, z: float = 0.0, tall: bool = True
+) -> Item:
     """A carcass with doors (``tall``) or drawers that hangs or stands at height ``z``."""
     paint = Paint(rng, "cabinet")
     parts = [box((0, (depth - 0.02) / 2, z), (width, depth - 0.02, height), paint.main(WOOD, 0.2))]

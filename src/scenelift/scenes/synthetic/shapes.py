@@ -16,7 +16,7 @@ import numpy as np
 
 from scenelift.classes import SCANNET20
 from scenelift.scenes.synthetic.textures import Material, Materials
-from scenelift.types import F32, F64, IGNORE, U8, U16, I64
+from scenelift.types import F32, F64, I64, IGNORE, U8, U16
 
 BOX, CYLINDER, ELLIPSOID = 0, 1, 2
 
@@ -68,23 +68,26 @@ class Part:
 Triple = tuple[float, float, float]
 
 
+def _above(at: Triple, height: float) -> F64:
+    return np.array((at[0], at[1], at[2] + height))
+
+
 def box(at: Triple, size: Triple, material: Material, yaw: float = 0.0, tilt: float = 0.0) -> Part:
     """A box of ``size`` (width, depth, height) that stands with the middle of its bottom at ``at``."""
     half = np.array(size) / 2
-    center = np.array(at) + (0.0, 0.0, half[2])
-    return Part(BOX, center, half, yaw_matrix(yaw) @ tilt_matrix(tilt), material)
+    return Part(BOX, _above(at, half[2]), half, yaw_matrix(yaw) @ tilt_matrix(tilt), material)
 
 
 def cylinder(at: Triple, radius: float, height: float, material: Material, taper: float = 0.0) -> Part:
     """An upright cylinder with the middle of its bottom at ``at``."""
     half = np.array((radius, radius, height / 2))
-    return Part(CYLINDER, np.array(at) + (0.0, 0.0, height / 2), half, _UPRIGHT, material, taper)
+    return Part(CYLINDER, _above(at, height / 2), half, _UPRIGHT, material, taper)
 
 
 def oval(at: Triple, size: Triple, material: Material, taper: float = 0.0) -> Part:
     """An upright cylinder of elliptic section: ``size`` is its width, depth and height."""
     half = np.array(size) / 2
-    return Part(CYLINDER, np.array(at) + (0.0, 0.0, half[2]), half, _UPRIGHT, material, taper)
+    return Part(CYLINDER, _above(at, half[2]), half, _UPRIGHT, material, taper)
 
 
 def rod(at: Triple, radius: float, length: float, material: Material) -> Part:

@@ -53,7 +53,7 @@ class Material:
     """The look of one solid.
 
     Attributes:
-        color: linear RGB in [0, 1].
+        color: RGB in [0, 1].
         second: the texture's other colour (joints, stripes, grain).
         texture: one of the texture constants of this module.
         scale: size of the texture's motif in metres.
@@ -175,7 +175,7 @@ class Paint:
         return replace(
             self.main(SKY, 0.5),
             color=self._rgb(self._hue, self._saturation * 0.9, 0.98),
-            second=self._rgb(self._hue + 0.3, 0.12, 0.93),
+            second=self._rgb(self._hue, 0.08, 0.96),
             glow=0.85,
         )
 
@@ -190,7 +190,7 @@ def surface_color(materials: Materials, rows: I64, u: F32, v: F32) -> F32:
         v: (N,) metres along its other direction; height on upright surfaces.
 
     Returns:
-        (N, 3) float32 linear RGB.
+        (N, 3) float32 RGB in [0, 1].
     """
     scale, phase = materials.scale[rows], materials.phase[rows]
     u, v = u / scale, v / scale
@@ -229,23 +229,21 @@ def _plain(u: F32, v: F32, phase: F32) -> F32:
 
 
 def _wood(u: F32, v: F32, phase: F32) -> F32:
-    grain = np.sin(14 * v + 1.5 * np.sin(1.5 * u + phase) + 3 * np.sin(2.1 * v + phase))
-    return np.asarray(0.4 + 0.35 * grain, np.float32)
+    rings = np.sin(9 * v + 1.2 * np.sin(0.9 * u + phase) + 2.5 * np.sin(2.1 * v + phase))
+    return np.asarray(0.4 + 0.2 * rings + 0.15 * np.sin(41 * v + 2 * np.sin(1.3 * u)), np.float32)
 
 
 def _tiles(u: F32, v: F32, phase: F32) -> F32:
     joints = np.maximum(_joint(u, 0.03), _joint(v, 0.03))
-    return np.maximum(joints, 0.35 * _cell(u, v, phase))
+    return np.asarray(np.maximum(joints, 0.35 * _cell(u, v, phase)), np.float32)
 
 
 def _planks(u: F32, v: F32, phase: F32) -> F32:
-    row = np.floor(v)
-    along = u / 5 + np.mod(row * 0.37, 1.0)
+    along = np.asarray(u / 5 + np.mod(np.floor(v) * 0.37, 1.0), np.float32)
     grain = 0.12 * np.sin(9 * v + 2 * np.sin(u + phase))
     joints = np.maximum(_joint(v, 0.04), _joint(along, 0.006))
-    return np.asarray(
-        np.clip(np.maximum(joints, 0.55 * _cell(along, v, phase) + 0.15 + grain), 0, 1), np.float32
-    )
+    boards = 0.15 + 0.55 * _cell(along, v, phase) + grain
+    return np.asarray(np.clip(np.maximum(joints, boards), 0, 1), np.float32)
 
 
 def _stripes(u: F32, v: F32, phase: F32) -> F32:
@@ -273,7 +271,7 @@ def _art(u: F32, v: F32, phase: F32) -> F32:
 
 def _books(u: F32, v: F32, phase: F32) -> F32:
     """Spines side by side: every one has its own tone, with a dark gap in between."""
-    return np.maximum(0.9 * _cell(u, 0 * v, phase), _joint(u, 0.08))
+    return np.asarray(np.maximum(0.9 * _cell(u, 0 * v, phase), _joint(u, 0.08)), np.float32)
 
 
 def _dots(u: F32, v: F32, phase: F32) -> F32:

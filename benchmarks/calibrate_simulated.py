@@ -1,0 +1,144 @@
+"""Print the four numbers the simulated teachers are calibrated on, with no network trained.
+
+    python benchmarks/calibrate_simulated.py            # 24 training and 12 validation rooms, about a minute
+
+``raw`` are the teacher's labels (row Baseline of the paper's Table 2), ``refined`` those after mask voting,
+eq. 4 (row w/o CNS). Points take the label of most of the pixels that see them; a point no frame sees counts
+as wrong. ``--set labels.token_noise=1.2`` and the like try another setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import yaml
+
+from scenelift.config import PairingConfig, SimulatedLabels, SimulatedMasks, SyntheticData
+from scenelift.labels import lift, pseudo_labels, refine, vote_points
+from scenelift.metrics import Confusion
+from scenelift.pairing import pair_points
+from scenelift.scenes import TruthSource
+from scenelift.scenes.synthetic import SyntheticRooms
+from scenelift.teachers.simulated import SimulatedLabelTeacher, SimulatedMaskTeacher
+from scenelift.types import U8, Frame, Pairs, SceneTruth
+
+TARGETS = {("raw", "2d"): 17.3, ("raw", "3d"): 14.2, ("refined", "2d"): 24.5, ("refined", "3d"): 19.4}
+"""ScanNet mIoU in percent, paper, Table 2."""
+
+
+@dataclass(frozen=True, eq=False)
+class Room:
+    """What does not depend on the teachers, made once."""
+
+    frames: list[Frame]
+    frame_labels: U8
+    truth: SceneTruth
+    pairs: Pairs
+
+
+def rooms(source: SyntheticRooms, names: tuple[str, ...]) -> Iterator[Room]:
+    truth = source.truth
+    for name in names:
+        scene = source.scene(name)
+        frames = list(scene.frames)
+        of_frames = [truth.frame(name, frame.name) for frame in frames]
+        of_scene = truth.scene(name)
+        if of_scene is None or None in of_frames:
+            raise SystemExit(f"{name} has no ground truth")
+        labels = np.stack([t.labels for t in of_frames if t is not None])
+        yield Room(frames, labels, of_scene, pair_points(scene.points_world, frames, PairingConfig()))
+
+
+@dataclass
+class Bench:
+    """One pair of teachers, and what they score."""
+
+    labels: SimulatedLabels
+    masks: SimulatedMasks
+    truth: TruthSource
+
+    def __post_init__(self) -> None:
+        self.label_teacher = SimulatedLabelTeacher(self.labels, self.truth)
+        self.mask_teacher = SimulatedMaskTeacher(self.masks, self.truth)
+        self.classes = len(self.truth.classes)
+        self.text = torch.from_numpy(self.label_teacher.text_features(self.truth.classes.prompts))
+        self.scores = {key: Confusion(self.classes) for key in TARGETS}
+        self.seconds: list[float] = []
+
+    def add(self, room: Room) -> None:
+        start = time.perf_counter()
+        features = self.label_teacher.image_features(room.frames)
+        masks = self.mask_teacher.masks(room.frames)
+        self.seconds.append(time.perf_counter() - start)
+        size = (room.frames[0].height, room.frames[0].width)
+        raw = pseudo_labels(torch.from_numpy(np.stack(features)), self.text, size)
+        ids = torch.from_numpy(np.stack([m.ids.astype(np.int64) for m in masks]))
+        for name, labels in (("raw", raw), ("refined", refine(raw, ids, self.classes))):
+            self.scores[name, "2d"].update(labels.numpy().astype(np.uint8), room.frame_labels)
+            row, column = room.pairs.rowcol()
+            index = [torch.from_numpy(a) for a in (room.pairs.frame_index, row, column)]
+            votes = vote_points(
+                lift(labels, *index),
+                torch.from_numpy(room.pairs.point_index),
+                len(room.truth.labels),
+                self.classes,
+            )
+            self.scores[name, "3d"].update(votes.numpy().astype(np.uint8), room.truth.labels)
+
+    def line(self, what: str) -> str:
+        found = [f"{100 * self.scores[key].compute().miou:5.1f}" for key in TARGETS]
+        return f"{what:8}" + " ".join(f"{cell:>11}" for cell in found)
+
+    def details(self) -> str:
+        scores = {key: confusion.compute() for key, confusion in self.scores.items()}
+        accuracy = ", ".join(f"{a} {b} {100 * s.accuracy:.0f} %" for (a, b), s in scores.items())
+        coverage = 100 * scores["raw", "3d"].coverage
+        rows = [
+            f"accuracy {accuracy}; points seen {coverage:.0f} %; {np.median(self.seconds):.3f} s a room",
+            "class                " + " ".join(f"{a + ' ' + b:>11}" for a, b in TARGETS),
+        ]
+        for i, name in enumerate(self.truth.classes.names):
+            rows.append(f"{name:20} " + " ".join(f"{100 * s.iou[i]:11.1f}" for s in scores.values()))
+        return "\n".join(rows)
+
+
+def knobs(settings: list[str]) -> tuple[SimulatedLabels, SimulatedMasks]:
+    trees: dict[str, dict[str, object]] = {"labels": {}, "masks": {}}
+    for text in settings:
+        path, value = text.split("=")
+        teacher, key = path.split(".")
+        trees[teacher][key] = yaml.safe_load(value)
+    return SimulatedLabels.model_validate(trees["labels"]), SimulatedMasks.model_validate(trees["masks"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--train", type=int, default=24, help="training rooms")
+    parser.add_argument("--val", type=int, default=12, help="validation rooms")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="labels.KEY=VALUE", help="try another knob"
+    )
+    parser.add_argument("--details", action="store_true", help="per-class IoU, accuracy, time")
+    args = parser.parse_args()
+    labels, masks = knobs(args.set)
+    source = SyntheticRooms(SyntheticData())
+    benches = {split: Bench(labels, masks, source.truth) for split in ("train", "val")}
+    print("mIoU    " + " ".join(f"{a + ' ' + b:>11}" for a, b in TARGETS))
+    print("paper   " + " ".join(f"{target:11.1f}" for target in TARGETS.values()))
+    for split, count in (("train", args.train), ("val", args.val)):
+        for room in rooms(source, source.names(split)[:count]):
+            benches[split].add(room)
+        print(benches[split].line(split))
+        if args.details:
+            print(benches[split].details())
+
+
+if __name__ == "__main__":
+    main()

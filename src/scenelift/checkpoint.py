@@ -1,0 +1,159 @@
+"""Save and restore networks and training state: safetensors with a JSON header, no pickle.
+
+The header names the format, the digest of what the state belongs to, the step, and a checksum of the tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from scenelift.cotrain import Trainer
+from scenelift.errors import RunError
+from scenelift.files import atomic_path
+
+FORMAT = 1
+
+
+def pack(trainer: Trainer) -> dict[str, Tensor]:
+    """Everything a trainer has learned, as flat tensors on the CPU, between two steps."""
+    tensors = {f"networks.{key}": value for key, value in trainer.networks.state_dict().items()}
+    for index, state in trainer.optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()})
+    tensors["step"] = torch.tensor(trainer.step)
+    return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+
+
+def unpack(trainer: Trainer, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put what `pack` gave into a fresh trainer of the same configuration.
+
+    Args:
+        trainer: changed in place.
+        tensors: of `pack`.
+        where: they come from, for the error.
+
+    Raises:
+        RunError: they do not fit these networks.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    networks: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        group, _, rest = key.partition(".")
+        if group == "networks":
+            networks[rest] = value
+        elif group == "optimizer":
+            index, _, name = rest.partition(".")
+            state.setdefault(int(index), {})[name] = value
+    try:
+        trainer.networks.load_state_dict(networks)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(f"{where} does not fit these networks: {reason}") from None
+    groups = trainer.optimizer.state_dict()["param_groups"]
+    trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    trainer.step = int(tensors["step"])
+
+
+def save_training(path: Path, trainer: Trainer, digest: str) -> None:
+    """Write networks, optimiser and step atomically.
+
+    Args:
+        path: ``.safetensors`` file.
+        trainer: between two steps.
+        digest: of the configuration this state belongs to.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    _write(path, pack(trainer), {"kind": "training", "digest": digest, "step": trainer.step})
+
+
+def load_training(path: Path, trainer: Trainer, digest: str) -> None:
+    """Restore what `save_training` wrote into a fresh trainer of the same configuration.
+
+    Raises:
+        RunError: the file is damaged or belongs to another configuration; ``trainer`` is then unchanged.
+    """
+    tensors, header = _read(path, "training")
+    if header["digest"] != digest:
+        raise RunError(f"checkpoint {path} belongs to another configuration; choose another output folder")
+    unpack(trainer, tensors, f"checkpoint {path}")
+
+
+def training_step(path: Path, digest: str) -> int | None:
+    """The step a training state was saved at; ``None`` if there is none of this digest, or it is damaged."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("scenelift", "{}"))
+    except (OSError, safetensors.SafetensorError, json.JSONDecodeError):
+        return None
+    matches = header.get("digest") == digest and header.get("format") == FORMAT
+    return int(header["step"]) if matches else None
+
+
+def save_networks(path: Path, networks: nn.Module, text: Tensor, about: Mapping[str, Any]) -> None:
+    """Write trained networks and the text embeddings of their classes.
+
+    Args:
+        path: ``.safetensors`` file.
+        networks: a `Networks`.
+        text: (C, dim) float32.
+        about: JSON-able facts that `load_networks` gives back.
+    """
+    tensors = {f"networks.{key}": value for key, value in networks.state_dict().items()}
+    _write(path, {**tensors, "text": text}, {"kind": "networks", "about": dict(about)})
+
+
+def read_networks(path: Path) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
+    """State dict, text embeddings and facts of a file of `save_networks`.
+
+    Raises:
+        RunError: the file is missing, damaged, or of another kind or version.
+    """
+    tensors, header = _read(path, "networks")
+    text = tensors.pop("text")
+    return {key.removeprefix("networks."): value for key, value in tensors.items()}, text, header["about"]
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    full = {"format": FORMAT, "checksum": _checksum(plain), **header}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = sum(value.numel() * value.element_size() for value in plain.values())
+    with atomic_path(path, size) as temp:
+        safetensors.torch.save_file(plain, temp, metadata={"scenelift": json.dumps(full)})
+
+
+def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not path.is_file():
+        raise RunError(f"checkpoint {path}: no such file; train first")
+    advice = "delete it to go on from an earlier one or from the start"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["scenelift"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (OSError, KeyError, safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise RunError(f"checkpoint {path} is damaged ({error}); {advice}") from None
+    if header.get("format") != FORMAT or header.get("kind") != kind:
+        found = f"{header.get('kind')} of format {header.get('format')}"
+        raise RunError(f"checkpoint {path}: expected {kind} of format {FORMAT}, found {found}")
+    if header["checksum"] != _checksum(tensors):
+        raise RunError(f"checkpoint {path} is damaged (its checksum differs); {advice}")
+    return tensors, header
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    for key in sorted(tensors):
+        value = tensors[key]
+        state.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        state.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()

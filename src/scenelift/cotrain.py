@@ -1,0 +1,242 @@
+"""Two-stage co-training, eq. 5 to 7: the loop, in the open.
+
+`cotrain` yields after every step; logging, checkpoints and progress live with whoever iterates. The model
+to keep is the last one: choosing by a validation score would need labels.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from scenelift.batches import DROPOUT, LATENT, SWITCH, Batch, stream
+from scenelift.config import Config, LatentConfig
+from scenelift.losses import (
+    cosine_distance,
+    feature_variance,
+    image_cross_entropy,
+    pair_cross_entropy,
+    sample_maps,
+)
+from scenelift.models.networks import Networks, Output
+from scenelift.switching import CLIP_ONLY, Sources, draw_targets
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What happened in a step.
+
+    Attributes:
+        step: its number, from 0.
+        epoch: the epoch it belongs to, from 0.
+        stage: 1 (eq. 5) or 2 (eq. 6).
+        lr: learning rate it was taken with.
+        loss: the sum that was minimised.
+        loss_image: cross-entropy of the 2D network.
+        loss_points: cross-entropy of the 3D network.
+        loss_latent: eq. 7, ``None`` without latent consistency.
+        source_image: share of the 2D network's labels by source.
+        source_points: share of the 3D network's labels by source.
+        churn_image: share of the 2D labels that differ from the refined teacher's.
+        churn_points: the same in 3D.
+        variance_image: spread of the 2D latent features' directions; 0 = collapsed.
+        variance_points: the same in 3D.
+        variance_target: the same of the target they follow.
+        seconds: time the step took, the wait for its batch included.
+    """
+
+    step: int
+    epoch: int
+    stage: int
+    lr: float
+    loss: float
+    loss_image: float
+    loss_points: float
+    loss_latent: float | None
+    source_image: dict[str, float]
+    source_points: dict[str, float]
+    churn_image: float
+    churn_points: float
+    variance_image: float | None
+    variance_points: float | None
+    variance_target: float | None
+    seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """As a plain dict, for a log."""
+        return asdict(self)
+
+
+class Trainer:
+    """Networks, optimiser and schedule: everything a checkpoint holds.
+
+    Args:
+        networks: trained in place.
+        config: the whole configuration.
+        text: (C, dim) float32, unit length; on any device.
+        steps_per_epoch: of the data set.
+        device: where to compute.
+    """
+
+    def __init__(
+        self, networks: Networks, config: Config, text: Tensor, steps_per_epoch: int, device: str = "cpu"
+    ) -> None:
+        self.config = config
+        self.networks = networks.to(device)
+        self.text = text.to(device)
+        self.device = device
+        self.steps_per_epoch = steps_per_epoch
+        self.step = 0
+        train = config.train
+        parameters = [p for p in self.networks.parameters() if p.requires_grad]
+        self.optimizer: torch.optim.Optimizer
+        if train.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(
+                parameters, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
+            )
+        else:
+            self.optimizer = torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.config.train.epochs * self.steps_per_epoch
+
+    @property
+    def stage1_steps(self) -> int:
+        """Steps before labels begin to be switched."""
+        return min(self.config.train.switch_after, self.config.train.epochs) * self.steps_per_epoch
+
+    def lr(self, step: int) -> float:
+        """Learning rate of a step."""
+        train = self.config.train
+        if train.schedule == "constant":
+            return train.lr
+        done = step // self.steps_per_epoch / train.epochs
+        if train.schedule_step == "step":
+            done = step / self.total_steps
+        return train.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def cotrain(trainer: Trainer, batches: Iterable[Batch]) -> Iterator[StepResult]:
+    """Take one optimiser step per batch, from ``trainer.step`` on.
+
+    Args:
+        trainer: advanced in place; may be saved whenever this yields.
+        batches: those of the steps from ``trainer.step`` on, in order.
+
+    Yields:
+        One result a step.
+    """
+    trainer.networks.train()
+    start = time.perf_counter()
+    for batch in batches:
+        result = _train_step(trainer, batch.to(trainer.device), start)
+        trainer.step += 1
+        yield result
+        start = time.perf_counter()
+
+
+def _train_step(trainer: Trainer, batch: Batch, start: float) -> StepResult:
+    config, networks, step = trainer.config, trainer.networks, trainer.step
+    stage = 1 if step < trainer.stage1_steps else 2
+    with _seeded(config.seed, step, trainer.device):
+        image = networks.run_images(batch.images, trainer.text)
+        points = networks.run_points(batch.coords, batch.inputs, trainer.text)
+    size = tuple(batch.labels.shape[1:])
+    full = F.interpolate(image.logits, size=size, mode="bilinear", align_corners=False)
+
+    with torch.no_grad():
+        sources = Sources(batch, full.argmax(1), points.logits.argmax(1), config.refine, len(trainer.text))
+        switch = CLIP_ONLY if stage == 1 else config.switch
+        targets = draw_targets(sources, batch, switch, stream(config.seed, SWITCH, step))
+
+    loss_image = image_cross_entropy(full, targets.image)
+    loss_points = pair_cross_entropy(points.logits, batch.pair_voxel, targets.pairs)
+    loss = config.train.image_weight * loss_image + config.train.points_weight * loss_points
+    latent = _latent(networks, image, points, batch, config, step)
+    if latent is not None:
+        loss = loss + config.latent.weight * latent.loss
+
+    trainer.optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    lr = trainer.lr(step)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = lr
+    if config.train.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(networks.parameters(), config.train.clip_norm)
+    trainer.optimizer.step()
+    return StepResult(
+        step=step,
+        epoch=step // trainer.steps_per_epoch,
+        stage=stage,
+        lr=lr,
+        loss=float(loss.detach()),
+        loss_image=float(loss_image.detach()),
+        loss_points=float(loss_points.detach()),
+        loss_latent=None if latent is None else float(latent.loss.detach()),
+        source_image=targets.share_image,
+        source_points=targets.share_points,
+        churn_image=targets.churn_image,
+        churn_points=targets.churn_points,
+        variance_image=None if latent is None else float(latent.variance_image),
+        variance_points=None if latent is None else float(latent.variance_points),
+        variance_target=None if latent is None else float(latent.variance_target),
+        seconds=time.perf_counter() - start,
+    )
+
+
+@dataclass(frozen=True)
+class _Latent:
+    loss: Tensor
+    variance_image: Tensor
+    variance_points: Tensor
+    variance_target: Tensor
+
+
+def _latent(
+    networks: Networks, image: Output, points: Output, batch: Batch, config: Config, step: int
+) -> _Latent | None:
+    """Eq. 7 over (a sample of) the pairs; ``None`` where it is switched off."""
+    if config.latent.weight == 0 or not batch.target_grids:
+        return None
+    rows = _some_pairs(len(batch.pair_image), config.latent, config.seed, step).to(batch.pair_image.device)
+    which = batch.pair_image[rows]
+    height, width = batch.labels.shape[1:]
+    size = batch.pair_position.new_tensor([width, height])
+    here = (torch.stack([batch.pair_col[rows], batch.pair_row[rows]], 1) + 0.5) / size
+    of_image = networks.image_latent(sample_maps(image.features, which, here))
+    of_points = networks.points_latent(points.features[batch.pair_voxel[rows]])
+    there = batch.pair_position[rows]
+    seen = [sample_maps(grid.float(), which, there) for grid in batch.target_grids]
+    target = networks.target_latent(torch.cat([F.normalize(one, dim=1) for one in seen], dim=1))
+    return _Latent(
+        cosine_distance(of_image, target) + cosine_distance(of_points, target),
+        feature_variance(of_image),
+        feature_variance(of_points),
+        feature_variance(target),
+    )
+
+
+def _some_pairs(pairs: int, config: LatentConfig, seed: int, step: int) -> Tensor:
+    if config.max_pairs is None or pairs <= config.max_pairs:
+        return torch.arange(pairs)
+    rng = stream(seed, LATENT, step)
+    return torch.from_numpy(rng.choice(pairs, config.max_pairs, replace=False, shuffle=False))
+
+
+@contextmanager
+def _seeded(seed: int, step: int, device: str) -> Iterator[None]:
+    """Dropout of a step depends on the seed and the step alone, and leaves the caller's generator alone."""
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(stream(seed, DROPOUT, step).integers(2**62)))
+        yield

@@ -1,0 +1,283 @@
+"""check -> annotate -> train -> evaluate -> predict -> report: read this first.
+
+A `Session` is one run: a configuration, a folder, a cache. Each stage below finds what an earlier start has
+finished and does the rest, so every one may be called alone, again, or after a kill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scenelift import annotate as annotating
+from scenelift import checkpoint
+from scenelift import evaluate as evaluating
+from scenelift.annotate import Annotations
+from scenelift.batches import SceneStore, batches, steps_per_epoch
+from scenelift.cache import Cache, Key, cache_key
+from scenelift.check import CheckReport, check_source, raise_if_bad
+from scenelift.classes import ClassTable
+from scenelift.config import Config
+from scenelift.cotrain import Trainer, cotrain
+from scenelift.errors import ConfigError
+from scenelift.evaluate import Evaluation
+from scenelift.export import overlay, write_label_png, write_labelled_ply, write_legend
+from scenelift.files import read_json, safe_name, write_jpeg, write_json
+from scenelift.models.networks import Networks
+from scenelift.predict import NetworkPair, Predictor
+from scenelift.progress import Progress, silent
+from scenelift.runfolder import RunFolder
+from scenelift.scenes import SceneSource
+from scenelift.scenes.registry import open_source
+from scenelift.teachers.registry import open_teachers
+from scenelift.types import Scene
+
+
+@dataclass
+class Session:
+    """One run and what it needs.
+
+    Attributes:
+        config: what to do.
+        folder: where its results go.
+        cache_root: where annotations go; shared between runs.
+        device: where networks compute, ``"cpu"`` or ``"cuda"``.
+        progress: how progress is shown.
+    """
+
+    config: Config
+    folder: RunFolder
+    cache_root: Path
+    device: str = "cpu"
+    progress: Progress = silent
+
+    @cached_property
+    def cache(self) -> Cache:
+        """The stage cache."""
+        return Cache(self.cache_root)
+
+    @cached_property
+    def source(self) -> SceneSource:
+        """The scenes."""
+        return open_source(self.config.data)
+
+    @cached_property
+    def classes(self) -> ClassTable:
+        """The classes to segment: the configured ones, or the data set's own."""
+        if self.config.classes is not None:
+            return ClassTable.from_names(self.config.classes)
+        if self.source.classes is None:
+            raise ConfigError(
+                'classes: this data set brings none; name them, e.g. --classes "wall, floor, chair"'
+            )
+        return self.source.classes
+
+    def names(self, *splits: str) -> tuple[str, ...]:
+        """Scene names of these splits, each once."""
+        return tuple(dict.fromkeys(name for split in splits for name in self.source.names(split)))
+
+
+def check(session: Session) -> CheckReport:
+    """Look at the data before any work.
+
+    Raises:
+        DataError: something is wrong with them; what, where, and how to mend it.
+    """
+    report = check_source(session.source, session.config)
+    raise_if_bad(report)
+    return report
+
+
+def annotate(session: Session) -> Annotations:
+    """Teachers' answers and pairs of every scene; from the cache where it has them."""
+    config = session.config
+    teachers = open_teachers(config.teachers, session.source.truth, session.device)
+    annotations = annotating.annotate(
+        session.source,
+        session.names("train", "val"),
+        session.classes,
+        *teachers,
+        config.pairing,
+        session.cache,
+        device=session.device,
+        progress=session.progress,
+    )
+    annotations.save(session.folder.annotations)
+    return annotations
+
+
+def train(session: Session, annotations: Annotations) -> NetworkPair | None:
+    """Both networks, trained; ``None`` for a recipe without training (0 epochs).
+
+    Goes on from the last checkpoint of this run, or from the end of stage 1 of any run that shares it.
+    """
+    config, folder = session.config, session.folder
+    if config.train.epochs == 0:
+        return None
+    target = config.latent.target if config.latent.weight > 0 else None
+    store = SceneStore(session.source, session.names("train"), annotations, target)
+    target_dim = store.target_dim()
+    networks = Networks(config.networks, config.latent, annotations.text.shape[1], target_dim, config.seed)
+    text = torch.from_numpy(annotations.text)
+    digest = _digest(config, annotations, session.names("train"), _TRAINING)
+    if folder.networks.is_file():
+        state, _, about = checkpoint.read_networks(folder.networks)
+        if about["digest"] == digest:
+            networks.load_state_dict(state)
+            return NetworkPair(networks, text, config, session.device)
+    steps = steps_per_epoch(config, len(store.names))
+    trainer = Trainer(networks, config, text, steps, session.device)
+    stage1 = cache_key("stage1", of=_digest(config, annotations, session.names("train"), _STAGE1))
+    records = _restore(session, trainer, digest, stage1)
+    first, total = trainer.step, trainer.total_steps
+    with session.progress("train", total, first) as advance, folder.log.open("a", encoding="utf-8") as log:
+        for result in cotrain(trainer, batches(store, config, first, total)):
+            records.append(result.record())
+            log.write(json.dumps(records[-1]) + "\n")
+            if trainer.step == trainer.stage1_steps and trainer.step < total:
+                arrays = {key: value.numpy() for key, value in checkpoint.pack(trainer).items()}
+                session.cache.put(stage1, arrays, {"log": json.dumps(records)})
+            if trainer.step % config.train.checkpoint_every == 0 or trainer.step == total:
+                log.flush()
+                checkpoint.save_training(folder.checkpoint, trainer, digest)
+            advance(f"loss {result.loss:.2f}")
+    about = {
+        "digest": digest,
+        "config": config.model_dump(mode="json"),
+        "classes": list(session.classes.names),
+        "colors": session.classes.colors.tolist(),
+        "target_dim": target_dim,
+    }
+    checkpoint.save_networks(folder.networks, networks, text, about)
+    return NetworkPair(networks, text, config, session.device)
+
+
+_STAGE1 = ("seed", "data", "networks", "augment", "train", "latent", "refine.clip")
+_TRAINING = (*_STAGE1, "refine", "switch")
+
+
+def _digest(
+    config: Config, annotations: Annotations, names: tuple[str, ...], sections: tuple[str, ...]
+) -> str:
+    """What a training result depends on: these sections, and the annotations of these scenes."""
+    state = hashlib.blake2b(config.digest(*sections).encode(), digest_size=16)
+    state.update(annotations.digest(names).encode())
+    return state.hexdigest()
+
+
+def _restore(session: Session, trainer: Trainer, digest: str, stage1: Key) -> list[dict[str, Any]]:
+    """Put the trainer where an earlier start, or a run with the same stage 1, has come to; return its log."""
+    folder, records = session.folder, []
+    step = checkpoint.training_step(folder.checkpoint, digest)
+    if step is not None:
+        checkpoint.load_training(folder.checkpoint, trainer, digest)
+        records = folder.read_log()[:step]
+    elif trainer.stage1_steps < trainer.total_steps and (entry := session.cache.get(stage1)) is not None:
+        tensors = {key: torch.from_numpy(value) for key, value in entry.arrays.items()}
+        checkpoint.unpack(trainer, tensors, f"cache entry {stage1}")
+        records = json.loads(str(entry.meta["log"]))
+    folder.write_log(records)
+    return records
+
+
+def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | None) -> Evaluation:
+    """Confusion matrices of the run's predictions on the validation scenes."""
+    folder, names = session.folder, session.names("val")
+    digest = _predictions_digest(session, annotations)
+    if folder.evaluation.is_file():
+        tree = read_json(folder.evaluation)
+        if tree.get("digest") == digest:
+            return Evaluation.from_json(tree)
+    predictor = Predictor(session.config, pair, annotations)
+    evaluation = evaluating.evaluate(
+        session.source, names, session.classes, predictor, progress=session.progress
+    )
+    write_json(folder.evaluation, {"digest": digest, **evaluation.to_json()})
+    return evaluation
+
+
+def seconds(session: Session, evaluation: Evaluation | None) -> float:
+    """What the run has cost: its training steps, those of a shared stage 1 included, and its evaluation.
+
+    It comes from what was recorded, so a run that was stopped or found finished costs the same.
+    """
+    trained = sum(record["seconds"] for record in session.folder.read_log())
+    return trained + (0.0 if evaluation is None else evaluation.seconds)
+
+
+def predict(
+    session: Session, annotations: Annotations, pair: NetworkPair | None
+) -> dict[str, dict[str, float]]:
+    """Label every point and frame of the validation scenes, as files below the run's folder.
+
+    Returns:
+        For ``2D`` and ``3D`` the share of each class among the labels that were given.
+    """
+    predictor = Predictor(session.config, pair, annotations)
+    digest = _predictions_digest(session, annotations)
+    return write_predictions(session, predictor, session.names("val"), digest, session.folder.predictions)
+
+
+def write_predictions(
+    session: Session, predictor: Predictor, names: Sequence[str], digest: str, out: Path
+) -> dict[str, dict[str, float]]:
+    """Write predictions of scenes: ``<scene>/points.ply``, ``labels/*.png`` and ``overlays/*.jpg``.
+
+    Scenes that an earlier start with this digest has finished are not done again.
+
+    Returns:
+        As `predict`.
+    """
+    done_file = out / "done.json"
+    done: dict[str, Any] = read_json(done_file) if done_file.is_file() else {}
+    if done.get("digest") != digest:
+        done = {"digest": digest, "scenes": {}}
+    write_legend(out / "legend.svg", session.classes)
+    left = [name for name in names if name not in done["scenes"]]
+    with session.progress("predict", len(names), len(names) - len(left)) as advance:
+        for name in left:
+            scene = session.source.scene(name)
+            done["scenes"][name] = _predict_scene(scene, predictor, session.classes, out / safe_name(name))
+            write_json(done_file, done)
+            advance(name)
+    return _shares([done["scenes"][name] for name in names], session.classes)
+
+
+def _predict_scene(
+    scene: Scene, predictor: Predictor, classes: ClassTable, out: Path
+) -> dict[str, list[int]]:
+    """Write one scene's predictions; count how often each class was given."""
+    count_2d = np.zeros(256, np.int64)
+    for frame, (name, prediction) in zip(scene.frames, predictor.frames(scene), strict=True):
+        file = safe_name(name)
+        write_label_png(out / "labels" / f"{file}.png", prediction.labels, classes)
+        write_jpeg(out / "overlays" / f"{file}.jpg", overlay(frame.image, prediction.labels, classes))
+        count_2d += np.bincount(prediction.labels.reshape(-1), minlength=256)
+    points = predictor.points(scene)
+    write_labelled_ply(out / "points.ply", scene.points_world, points.labels, points.confidence, classes)
+    count_3d = np.bincount(points.labels, minlength=256)
+    return {"2D": count_2d[: len(classes)].tolist(), "3D": count_3d[: len(classes)].tolist()}
+
+
+def _shares(counts: Sequence[dict[str, list[int]]], classes: ClassTable) -> dict[str, dict[str, float]]:
+    shares = {}
+    for kind in ("2D", "3D"):
+        total = np.sum([item[kind] for item in counts], axis=0, dtype=np.int64)
+        shares[kind] = {
+            name: float(number / max(1, total.sum()))
+            for name, number in zip(classes.names, total, strict=True)
+        }
+    return shares
+
+
+def _predictions_digest(session: Session, annotations: Annotations) -> str:
+    """What the predictions of the validation scenes depend on."""
+    return _digest(session.config, annotations, session.names("train", "val"), (*_TRAINING, "predict"))

@@ -1,0 +1,227 @@
+"""From trained networks, or from the teacher alone, to labels of points and pixels (method step 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from scenelift.annotate import Annotations
+from scenelift.batches import voxel_inputs
+from scenelift.config import Config
+from scenelift.errors import DataError, RunError
+from scenelift.labels import refine, refine_sparse, vote_points
+from scenelift.models.networks import Networks
+from scenelift.models.voxels import voxelize
+from scenelift.types import F32, IGNORE, U8, Pairs, Prediction, Scene
+
+IMAGES_PER_PASS = 8
+
+
+class NetworkPair:
+    """Trained networks, ready to answer: each alone, on data they have never seen.
+
+    Args:
+        networks: put into evaluation mode.
+        text: (C, dim) float32, unit length.
+        config: how points become voxels.
+        device: where to compute.
+    """
+
+    def __init__(self, networks: Networks, text: Tensor, config: Config, device: str = "cpu") -> None:
+        self.networks = networks.to(device).eval()
+        self.text = text.to(device)
+        self.config = config.networks.points
+        self.device = device
+
+    @torch.no_grad()
+    def image_probabilities(self, images: U8) -> Tensor:
+        """(B, H, W, 3) uint8 images to (B, C, H, W) float32 class probabilities."""
+        unit = (
+            torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        )
+        logits = self.networks.run_images(unit, self.text).logits
+        full = F.interpolate(logits.float(), size=unit.shape[2:], mode="bilinear", align_corners=False)
+        return full.softmax(1)
+
+    @torch.no_grad()
+    def point_probabilities(self, points_world: F32, rgb: U8 | None) -> Tensor:
+        """(N, 3) float32 points in metres and (N, 3) uint8 colours to (N, C) float32 probabilities."""
+        if not len(points_world):
+            return self.text.new_zeros(0, len(self.text))
+        middle = (points_world.min(0) + points_world.max(0)) / 2  # as in training: far origins fit too
+        points = torch.from_numpy(points_world - middle).to(self.device)
+        one = torch.zeros(len(points), dtype=torch.int64, device=self.device)
+        coords, voxel = voxelize(points, one, self.config.voxel_m)
+        colors = None if rgb is None else torch.from_numpy(rgb).to(self.device).float() / 255
+        inputs = voxel_inputs([colors], [len(points)], voxel, len(coords), self.config.inputs)
+        logits = self.networks.run_points(coords, inputs, self.text).logits
+        return logits.float().softmax(1)[voxel]
+
+
+class Predictor:
+    """Answers for the scenes of a data set, as a configuration's ``predict`` section asks.
+
+    Args:
+        config: the run.
+        pair: trained networks; needed unless ``predict.source`` is ``teacher``.
+        annotations: needed for the teacher's answers, for Post-Refine and for the ensemble.
+    """
+
+    def __init__(self, config: Config, pair: NetworkPair | None, annotations: Annotations | None) -> None:
+        self._config, self._pair, self._annotations = config, pair, annotations
+        wanted = config.predict
+        if wanted.source == "networks" and pair is None:
+            raise RunError("predict: there are no trained networks; run `scenelift train` first")
+        needs_annotations = wanted.source == "teacher" or wanted.post_refine or wanted.ensemble
+        if needs_annotations and annotations is None:
+            raise RunError("predict: this recipe needs the teachers' answers; run `scenelift annotate` first")
+
+    def frames(self, scene: Scene) -> Iterator[tuple[str, Prediction]]:
+        """The prediction of each frame, in order, with its name."""
+        if self._config.predict.source == "teacher":
+            for name in scene.frames.names:
+                yield name, _certain(self._teacher_labels(scene.name, name))
+            return
+        points = self._ensemble_points(scene) if self._config.predict.ensemble else None
+        for start in range(0, len(scene.frames), IMAGES_PER_PASS):
+            group = list(scene.frames[start : start + IMAGES_PER_PASS])
+            if len({frame.image.shape for frame in group}) > 1:
+                raise DataError(f"scene {scene.name}: frames differ in size; resize them to one size")
+            probability = self._networks.image_probabilities(np.stack([frame.image for frame in group]))
+            for offset, frame in enumerate(group):
+                one = probability[offset]
+                if points is not None:
+                    one = self._join_image(one, points, scene.name, frame.name)
+                prediction = best_prediction(one.flatten(1).T, (frame.height, frame.width))
+                yield frame.name, self._post_refine_frame(prediction, scene.name, frame.name)
+
+    def points(self, scene: Scene) -> Prediction:
+        """The prediction of the scene's points."""
+        if self._config.predict.source == "teacher":
+            return _certain(self._teacher_points(scene))
+        own = self._networks.point_probabilities(scene.points_world, scene.rgb)
+        if self._config.predict.ensemble:
+            own = self._join_points(own, scene)
+        return self._post_refine_points(best_prediction(own, (len(own),)), scene)
+
+    # --- the teacher alone ---------------------------------------------------------------------------
+
+    def _teacher_labels(self, scene: str, frame: str) -> U8:
+        labels = self._known.labels(scene, frame)
+        if not self._config.refine.clip:
+            return labels
+        return self._refined(labels, scene, frame)
+
+    def _teacher_points(self, scene: Scene) -> U8:
+        """Eq. 2 and 3, then the vote of the views."""
+        pairs = self._known.pairs(scene.name)
+        row, col = pairs.rowcol()
+        labels = np.full(len(pairs), IGNORE, dtype=np.uint8)
+        for index, name in enumerate(scene.frames.names):
+            rows = pairs.of_frame(index)
+            labels[rows] = self._teacher_labels(scene.name, name)[row[rows], col[rows]]
+        return self._vote(labels, pairs, len(scene.points_world))
+
+    def _refined(self, labels: U8, scene: str, frame: str) -> U8:
+        ids = self._known.masks(scene, frame).ids.astype(np.int32)
+        voted = refine(torch.from_numpy(labels)[None], torch.from_numpy(ids)[None], self._num_classes)
+        return _u8(voted[0])
+
+    def _vote(self, pair_labels: U8, pairs: Pairs, num_points: int) -> U8:
+        index = torch.from_numpy(pairs.point_index)
+        return _u8(vote_points(torch.from_numpy(pair_labels), index, num_points, self._num_classes))
+
+    # --- Post-Refine ---------------------------------------------------------------------------------
+
+    def _post_refine_frame(self, own: Prediction, scene: str, frame: str) -> Prediction:
+        if not self._config.predict.post_refine:
+            return own
+        return Prediction(self._refined(own.labels, scene, frame), own.confidence)
+
+    def _post_refine_points(self, own: Prediction, scene: Scene) -> Prediction:
+        """The 3D prediction goes into each image, through its masks, and back by a vote of the views."""
+        if not self._config.predict.post_refine:
+            return own
+        pairs = self._known.pairs(scene.name)
+        row, col = (torch.from_numpy(axis).long() for axis in pairs.rowcol())
+        known = torch.from_numpy(own.labels[pairs.point_index])
+        voted = torch.full((len(pairs),), IGNORE, dtype=torch.int64)
+        for index, name in enumerate(scene.frames.names):
+            rows = pairs.of_frame(index)
+            ids = torch.from_numpy(self._known.masks(scene.name, name).ids.astype(np.int32))[None]
+            nothing = torch.full_like(ids, IGNORE, dtype=torch.int64)
+            first = torch.zeros(rows.stop - rows.start, dtype=torch.int64)
+            where = (known[rows], first, row[rows], col[rows])
+            voted[rows] = refine_sparse(*where, ids, nothing, self._num_classes)[0, row[rows], col[rows]]
+        labels = self._vote(_u8(voted), pairs, len(own.labels))
+        return Prediction(np.where(labels == IGNORE, own.labels, labels), own.confidence)
+
+    # --- the ensemble --------------------------------------------------------------------------------
+
+    def _ensemble_points(self, scene: Scene) -> Tensor:
+        return self._networks.point_probabilities(scene.points_world, scene.rgb)
+
+    def _join_image(self, own: Tensor, points: Tensor, scene: str, frame: str) -> Tensor:
+        """Average (C, H, W) pixel probabilities with the mean of the points each pixel sees."""
+        pairs = self._known.pairs(scene)
+        rows = pairs.of_frame(list(self._known.scenes[scene].frames).index(frame))
+        row, col = (torch.from_numpy(axis[rows]).long().to(own.device) for axis in pairs.rowcol())
+        seen = points[torch.from_numpy(pairs.point_index[rows]).long().to(own.device)]
+        flat = own.flatten(1).T
+        pixel = row * own.shape[2] + col
+        mean, known = _mean_rows(seen, pixel, len(flat))
+        return torch.where(known[:, None], (flat + mean) / 2, flat).T.view_as(own)
+
+    def _join_points(self, own: Tensor, scene: Scene) -> Tensor:
+        """Average (N, C) point probabilities with the mean of the pixels that see each point."""
+        pairs = self._known.pairs(scene.name)
+        row, col = pairs.rowcol()
+        total, count = torch.zeros_like(own), own.new_zeros(len(own))
+        for index, frame in enumerate(scene.frames):
+            rows = pairs.of_frame(index)
+            probability = self._networks.image_probabilities(frame.image[None])[0]
+            at = [torch.from_numpy(axis[rows]).long().to(own.device) for axis in (row, col)]
+            point = torch.from_numpy(pairs.point_index[rows]).long().to(own.device)
+            total.index_add_(0, point, probability[:, at[0], at[1]].T)
+            count.index_add_(0, point, own.new_ones(len(point)))
+        mean = total / count.clamp(min=1)[:, None]
+        return torch.where((count > 0)[:, None], (own + mean) / 2, own)
+
+    @property
+    def _networks(self) -> NetworkPair:
+        assert self._pair is not None  # checked by the constructor
+        return self._pair
+
+    @property
+    def _known(self) -> Annotations:
+        assert self._annotations is not None  # checked by the constructor
+        return self._annotations
+
+    @property
+    def _num_classes(self) -> int:
+        return len(self._known.text)
+
+
+def _mean_rows(values: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    count = torch.bincount(index, minlength=size)
+    total = values.new_zeros(size, values.shape[1]).index_add_(0, index, values)
+    return total / count.clamp(min=1)[:, None], count > 0
+
+
+def best_prediction(probability: Tensor, shape: tuple[int, ...]) -> Prediction:
+    """(n, C) probabilities to the likeliest class and how likely it is, in ``shape`` of n elements."""
+    confidence, labels = probability.max(1)
+    return Prediction(_u8(labels).reshape(shape), confidence.cpu().numpy().reshape(shape))
+
+
+def _certain(labels: U8) -> Prediction:
+    """Labels of a voter that gives no probability: 1 where it says something."""
+    return Prediction(labels, (labels != IGNORE).astype(np.float32))
+
+
+def _u8(labels: Tensor) -> U8:
+    return labels.to(torch.uint8).cpu().numpy()

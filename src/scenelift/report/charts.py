@@ -1,0 +1,285 @@
+"""Charts as inline SVG: bars, lines, stacked shares, heat maps.
+
+Drawn 400 units wide, so that letters stay readable when a telephone shows them one to one and a desktop
+half as large again. Colours are classes of the page's style sheet (``s0`` to ``s5``, ``ink``, ``grid``),
+which holds a light and a dark value of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scenelift.report.data import percent
+from scenelift.report.markup import Markup, tag
+from scenelift.types import F64, I64
+
+SERIES_COLORS = 6
+"""How many series colours the style sheet has."""
+
+_WIDTH = 400.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 18.0, 30.0
+_HEIGHT = 198.0
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One curve.
+
+    Attributes:
+        name: for the legend.
+        x: (K,) float64, ascending.
+        y: (K,) float64, finite.
+        color: index of the series colour.
+    """
+
+    name: str
+    x: F64
+    y: F64
+    color: int
+
+
+def legend(names: Sequence[str], colors: Sequence[int] | None = None) -> Markup:
+    """Names of series with their colour, as HTML above a chart."""
+    keys = range(len(names)) if colors is None else colors
+    items = [
+        tag("li", tag("span", class_=f"swatch b{key % SERIES_COLORS}", aria_hidden="true"), name)
+        for name, key in zip(names, keys, strict=True)
+    ]
+    return tag("ul", *items, class_="legend")
+
+
+def class_bars(
+    names: Sequence[str], hex_colors: Sequence[str], series: Mapping[str, Sequence[float | None]], label: str
+) -> Markup:
+    """Horizontal bars, one group a class, one bar a series; values in [0, 1].
+
+    Args:
+        names: C class names.
+        hex_colors: C colours of the swatches beside the names.
+        series: C values by series name; ``None`` draws nothing.
+        label: what the chart shows, for screen readers.
+    """
+    bar, gap, left, right = 6.0, 9.0, 112.0, 34.0
+    group = max(bar * len(series) + gap, 15.0)
+    height = group * len(names) + 22
+    known = [value for values in series.values() for value in values if value is not None]
+    ticks = nice_ticks(max(known, default=1.0))
+    scale = (_WIDTH - left - right) / ticks[-1]
+    parts = []
+    for tick in ticks:
+        x = left + scale * tick
+        parts.append(tag("line", x1=x, x2=x, y1=0, y2=height - 18, class_="grid"))
+        parts.append(
+            tag("text", f"{100 * tick:.3g}", x=x, y=height - 5, text_anchor="middle", class_="small")
+        )
+    for row, (name, color) in enumerate(zip(names, hex_colors, strict=True)):
+        top = row * group + gap / 2
+        middle = top + (group - gap) / 2
+        parts.append(tag("rect", x=0, y=middle - 4.5, width=9, height=9, rx=2, fill=color))
+        parts.append(tag("text", shorten(name, 17), tag("title", name), x=14, y=middle + 4))
+        for place, (of, values) in enumerate(series.items()):
+            value = values[row]
+            if value is None:
+                continue
+            hint = tag("title", f"{name}, {of}: {percent(value)}")
+            width = max(scale * value, 0.8)
+            color_class = f"f{place % SERIES_COLORS}"
+            shape = tag("rect", x=left, y=top + bar * place, width=width, height=bar - 1, class_=color_class)
+            parts.append(tag("g", hint, shape))
+        highest = max((values[row] or 0.0 for values in series.values()), default=0.0)
+        end = {"x": left + scale * highest + 4, "y": middle + 3.5}
+        parts.append(tag("text", percent(highest, 0), class_="small", **end))
+    return _svg(height, label, *parts)
+
+
+def line_chart(
+    lines: Sequence[Line],
+    label: str,
+    stage2_step: float | None = None,
+    threshold: float | None = None,
+    percentages: bool = False,
+) -> Markup:
+    """Curves over training steps, from zero up.
+
+    Args:
+        lines: at least one, each with at least one point.
+        label: what the chart shows, for screen readers.
+        stage2_step: where to draw the line between the stages.
+        threshold: height of a dashed line.
+        percentages: write the ticks in %.
+    """
+    x_range = _x_range([line.x for line in lines])
+    top = max(float(line.y.max()) for line in lines)
+    ticks = nice_ticks(max(top, threshold or 0.0))
+    y_top = max(ticks[-1], 1e-12)
+    parts = [*_y_axis(ticks, y_top, percentages), *_x_axis(x_range), *_stage_mark(stage2_step, x_range)]
+    if threshold is not None:
+        y = _y(threshold, y_top)
+        parts.append(tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="threshold"))
+    for line in lines:
+        points = [(_x(x, x_range), _y(max(y, 0.0), y_top)) for x, y in zip(line.x, line.y, strict=True)]
+        color = line.color % SERIES_COLORS
+        if len(points) == 1:
+            parts.append(tag("circle", cx=points[0][0], cy=points[0][1], r=3, class_=f"f{color}"))
+        else:
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+            parts.append(tag("polyline", points=path, class_=f"curve l{color}"))
+    return _svg(_HEIGHT, label, *parts)
+
+
+def stacked_shares(
+    edges: F64, shares: F64, colors: Sequence[int], label: str, stage2_step: float | None = None
+) -> Markup:
+    """Shares that add up to 1, stacked, one column a bin of steps.
+
+    Args:
+        edges: (K + 1,) float64, ascending: where the columns begin and end.
+        shares: (K, S) float64, rows sum to at most 1.
+        colors: S series colours, from the bottom up.
+        label: what the chart shows, for screen readers.
+        stage2_step: where to draw the line between the stages.
+    """
+    x_range = (float(edges[0]), float(edges[-1]))
+    heights = np.concatenate([np.zeros((len(shares), 1)), np.cumsum(shares, axis=1)], axis=1)
+    parts = [*_y_axis([0.0, 0.5, 1.0], 1.0, True), *_x_axis(x_range)]
+    for place, color in enumerate(colors):
+        columns = range(len(shares))
+        upper = [corner for k in columns for corner in _step(edges, heights, k, place + 1, x_range)]
+        lower = [corner for k in columns for corner in _step(edges, heights, k, place, x_range)]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in [*upper, *reversed(lower)]) + "Z"
+        parts.append(tag("path", d=path, class_=f"f{color % SERIES_COLORS}"))
+    return _svg(_HEIGHT, label, *parts, *_stage_mark(stage2_step, x_range))
+
+
+def heat_map(names: Sequence[str], counts: I64, label: str) -> Markup:
+    """A confusion matrix, every row as shares of its class; empty cells are not drawn.
+
+    Args:
+        names: C class names.
+        counts: (C, C + 1) counts, row = truth, column = prediction, last = no prediction.
+        label: what the chart shows, for screen readers.
+    """
+    left, top, right = 92.0, 78.0, 24.0  # names of columns lean out to the right
+    cell = (_WIDTH - left - right) / counts.shape[1]
+    total = counts.sum(1, keepdims=True)
+    shares = counts / np.maximum(total, 1)
+    predicted = [*names, "no prediction"]
+    letters = f"font-size:{min(9.0, max(3.0, 0.62 * cell)):.1f}px"
+    parts = []
+    for column, name in enumerate(predicted):
+        x = left + (column + 0.62) * cell
+        turned = f"rotate(-60 {x:.2f} {top - 4:.2f})"
+        title = tag("title", name)
+        parts.append(tag("text", shorten(name, 16), title, x=x, y=top - 4, transform=turned, style=letters))
+    for row, name in enumerate(names):
+        y = top + (row + 0.68) * cell
+        title = tag("title", name)
+        anchor = {"x": left - 4, "y": y, "text_anchor": "end", "style": letters}
+        parts.append(tag("text", shorten(name, 18), title, **anchor))
+        for column in np.flatnonzero(shares[row] >= 0.005).tolist():
+            share = float(shares[row, column])
+            x, y_cell = left + column * cell, top + row * cell
+            hint = f"{name} seen as {predicted[column]}: {percent(share)} % of {int(total[row, 0]):,}"
+            inner = cell - 0.6
+            square = tag(
+                "rect",
+                x=x,
+                y=y_cell,
+                width=inner,
+                height=inner,
+                class_="heat",
+                fill_opacity=0.06 + 0.94 * share,
+            )
+            parts.append(tag("g", tag("title", hint), square, *_cell_text(x, y_cell, cell, share)))
+    height = top + cell * len(names) + 2
+    edge = left + cell * len(names)
+    parts.append(tag("line", x1=edge, x2=edge, y1=top, y2=height, class_="axis"))
+    return _svg(height, label, *parts)
+
+
+def nice_ticks(top: float) -> list[float]:
+    """Round numbers from 0 to at least ``top``, four to seven of them."""
+    if top <= 0:
+        return [0.0, 1.0]
+    magnitude = 10.0 ** math.floor(math.log10(top))
+    step = next(
+        magnitude * factor for factor in (0.1, 0.2, 0.25, 0.5, 1.0, 2.0) if top / (magnitude * factor) <= 5
+    )
+    return [step * i for i in range(math.ceil(top / step - 1e-9) + 1)]
+
+
+def shorten(name: str, length: int) -> str:
+    """``name``, cut to this many letters with an ellipsis."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def _cell_text(x: float, y: float, cell: float, share: float) -> Iterator[Markup]:
+    if cell < 11 or share < 0.1:
+        return
+    yield tag(
+        "text",
+        percent(share, 0),
+        x=x + cell / 2 - 0.3,
+        y=y + 0.66 * cell,
+        text_anchor="middle",
+        class_="on-heat" if share > 0.62 else "ink",
+        style=f"font-size:{min(10.0, 0.5 * cell):.1f}px",
+    )
+
+
+def _svg(height: float, label: str, *parts: Markup) -> Markup:
+    box = f"0 0 {_WIDTH:g} {height:g}"
+    return tag("svg", *parts, viewBox=box, role="img", aria_label=label, class_="chart")
+
+
+def _x(step: float, x_range: tuple[float, float]) -> float:
+    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (step - x_range[0]) / (x_range[1] - x_range[0])
+
+
+def _y(value: float, top: float) -> float:
+    return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * value / top
+
+
+def _step(
+    edges: F64, heights: F64, k: int, s: int, x_range: tuple[float, float]
+) -> list[tuple[float, float]]:
+    """The two upper corners of column ``k`` up to series ``s``."""
+    y = _y(float(heights[k, s]), 1.0)
+    return [(_x(float(edges[k]), x_range), y), (_x(float(edges[k + 1]), x_range), y)]
+
+
+def _x_range(xs: Sequence[F64]) -> tuple[float, float]:
+    low, high = min(float(x[0]) for x in xs), max(float(x[-1]) for x in xs)
+    return low, max(high, low + 1)
+
+
+def _y_axis(ticks: Sequence[float], top: float, percentages: bool) -> Iterator[Markup]:
+    for tick in ticks:
+        y = _y(tick, top)
+        yield tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid" if tick else "axis")
+        words = f"{100 * tick:.4g}%" if percentages else f"{tick:.4g}"
+        yield tag("text", words, x=_LEFT - 5, y=y + 3.5, text_anchor="end", class_="small")
+
+
+def _x_axis(x_range: tuple[float, float]) -> Iterator[Markup]:
+    low, high = x_range
+    ticks = [tick for tick in nice_ticks(high) if low <= tick <= high]
+    for tick in ticks:
+        x = _x(tick, x_range)
+        yield tag("text", f"{tick:g}", x=x, y=_HEIGHT - _BOTTOM + 14, text_anchor="middle", class_="small")
+    yield tag("text", "step", x=_WIDTH - _RIGHT, y=_HEIGHT - 3, text_anchor="end", class_="small")
+
+
+def _stage_mark(step: float | None, x_range: tuple[float, float]) -> Iterator[Markup]:
+    if step is None or not x_range[0] <= step <= x_range[1]:
+        return
+    x = _x(step, x_range)
+    yield tag("line", x1=x, x2=x, y1=_TOP - 12, y2=_HEIGHT - _BOTTOM, class_="stage")
+    end = x > _WIDTH - 60
+    anchor = "end" if end else "start"
+    x_text = x - 4 if end else x + 4
+    yield tag("text", "stage 2", x=x_text, y=_TOP - 5, text_anchor=anchor, class_="small")
