@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scenelift.config import load
+from scenelift.recipes import load
 from scenelift.labels import pseudo_labels, refine
 from scenelift.metrics import Confusion
 from scenelift.teachers.embedded import EmbeddedLabelTeacher, EmbeddedMaskTeacher

@@ -5,24 +5,26 @@ Annotations are shared through the cache, and so is stage 1 of recipes that diff
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from scenelift import pipeline
-from scenelift.config import load
-from scenelift.files import write_json
+from scenelift.errors import ConfigError
 from scenelift.pipeline import Session
-from scenelift.predict import NetworkPair
-from scenelift.progress import Progress, silent
-from scenelift.report import ReportData, ReportRow, results_json, write_report
+from scenelift.progress import Advance, Progress, silent
+from scenelift.recipes import load
+from scenelift.report import ReportRow
 from scenelift.runfolder import RunFolder
-from scenelift.summary import pictures, report_row
 
 DEMO_RECIPES = ("maskclip", "wo_cns", "base_clip", "wo_sct", "cns")
+"""The bottom of the paper's tables, and its method: differences are to the first, pictures of the last."""
+
 DEMO_DATA = {"small": "synthetic_small", "full": "synthetic"}
+"""Data recipes of the demo's sizes."""
 
 
 @dataclass(frozen=True)
@@ -30,43 +32,62 @@ class Comparison:
     """What was asked.
 
     Attributes:
-        recipes: names; differences are to the first.
+        recipes: names, at least one.
         data: data recipe.
-        overrides: ``key=value`` for every run.
         out: folder of all runs.
+        cache: annotation cache.
         command: as the user typed it, for the report.
-        cache: annotation cache; ``None`` = below ``out``.
+        overrides: ``key=value`` for every run.
         device: where networks compute.
     """
 
     recipes: tuple[str, ...]
     data: str
-    overrides: tuple[str, ...]
     out: Path
+    cache: Path
     command: str
-    cache: Path | None = None
+    overrides: tuple[str, ...] = ()
     device: str = "cpu"
 
 
 def compare(asked: Comparison, seed: int, progress: Progress = silent) -> list[ReportRow]:
-    """Run every recipe with one seed; write ``results.json`` and ``report.html``.
+    """Run every recipe with one seed; write ``results.json`` and ``report.html`` into ``out/seed<N>``.
 
     Runs that are complete are not done again, others go on.
     """
+    if not asked.recipes:
+        raise ConfigError("compare: expected at least one recipe, found none")
     folder = RunFolder(asked.out / f"seed{seed}")
     rows: list[ReportRow] = []
-    session, annotations, pair = None, None, None
     for recipe in asked.recipes:
-        config = load(recipe, (*asked.overrides, f"seed={seed}"), asked.data)
         own = RunFolder(folder.path / recipe)
+        config = load(recipe, (*asked.overrides, f"seed={seed}"), asked.data)
         own.claim(config)
-        session = Session(config, own, asked.cache or asked.out / "cache", asked.device, _named(progress, recipe))
+        session = Session(config, own, asked.cache, asked.device, _named(progress, recipe))
         annotations = pipeline.annotate(session)
         pair = pipeline.train(session, annotations)
-        evaluation = pipeline.evaluate(session, annotations, pair)
-        cost = pipeline.seconds(session, evaluation)
-        rows.append(report_row(recipe, evaluation, session.classes, cost, own.read_log()))
-    if session is not None and annotations is not None:
-        write_json(folder.results, results_json(asked.recipes[-1], asked.data, seed, rows))
-        _write_report(folder.report, asked, session, rows, pair, annotations)
+        rows.append(pipeline.row(session, pipeline.evaluate(session, annotations, pair)))
+    pipeline.report(session, annotations, pair, rows, folder, asked.command)
     return rows
+
+
+def spread(rows_by_seed: Mapping[int, Sequence[ReportRow]]) -> str:
+    """Mean ± standard deviation over seeds of each recipe, as a Markdown table."""
+    lines = [f"| mIoU in %, {len(rows_by_seed)} seeds | 2D | 3D |", "|---|---|---|"]
+    for runs in zip(*rows_by_seed.values(), strict=True):
+        cells = []
+        for values in ([row.miou_2d for row in runs], [row.miou_3d for row in runs]):
+            known = 100 * np.array([np.nan if value is None else value for value in values])
+            deviation = f" ± {known.std(ddof=1):.1f}" if len(known) > 1 else ""
+            cells.append(f"{known.mean():.1f}{deviation}")
+        lines.append(f"| {runs[0].recipe} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _named(progress: Progress, recipe: str) -> Progress:
+    """Put the recipe's name before what is going on."""
+
+    def named(what: str, total: int, done: int) -> AbstractContextManager[Advance]:
+        return progress(f"{recipe}: {what}", total, done)
+
+    return named

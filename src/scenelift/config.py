@@ -1,25 +1,17 @@
-"""The configuration: one frozen tree, recipes as overrides, a digest for each stage.
+"""The configuration: one frozen tree, and a digest of any part of it.
 
-``load(recipe, overrides)`` starts from the defaults below, which are the paper's ScanNet setting, and
-applies, in this order: a data recipe, a method recipe, and ``key.path=value`` overrides. Unknown keys
-are errors that name the nearest valid one. ``[P]``, ``[C]`` and ``[D]`` mark where a default comes from:
-the paper, the code it descends from, our decision.
+The defaults are the paper's ScanNet setting; `scenelift.recipes` changes them. ``[P]``, ``[C]`` and
+``[D]`` mark where a default comes from: the paper, the code it descends from, our decision.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from scenelift.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -84,15 +76,16 @@ class SimulatedLabels(Section):
     """Length of the embedding that words and pixels share."""
     tokens: int = Field(20, ge=2)
     """Tokens along the longer side of an image: the cells of the feature grid."""
-    bleed: float = Field(0.6, ge=0)
+    bleed: float = Field(0.8, ge=0)
     """How far a token mixes with its surroundings: sd of a Gaussian, in tokens."""
-    instance_error: float = Field(0.3, ge=0, le=1)
+    instance_error: float = Field(0.2, ge=0, le=1)
     """Share of instances taken for another class, the same one in all views."""
-    patch_error: float = Field(0.2, ge=0, le=1)
-    """Share of surface patches taken for another class, the same one in all views."""
-    patch_m: float = Field(0.5, gt=0)
+    patch_error: float = Field(0.44, ge=0, le=1)
+    """Share of surface patches, seen from 2 m, taken for another class, the same one in all views; it grows
+    with the square of the distance."""
+    patch_m: float = Field(0.2, gt=0)
     """Edge of a surface patch, metres."""
-    view_error: float = Field(0.2, ge=0, le=1)
+    view_error: float = Field(0.05, ge=0, le=1)
     """Share of (instance, view) taken for another class in this view only."""
     related: float = Field(0.5, ge=0, le=1)
     """Share of those errors that stay among related classes; the others fall on any class."""
@@ -111,7 +104,7 @@ class SimulatedMasks(Section):
     """Over-segmentation: share of masks cut into two to four parts in a view."""
     jitter: float = Field(0.01, ge=0)
     """Boundary jitter: sd of a smooth displacement, in parts of the longer image side."""
-    uncovered: float = Field(0.1, ge=0, lt=1)
+    uncovered: float = Field(0.05, ge=0, lt=1)
     """Share of pixels without a mask: crumbs first, then blobs that favour boundaries."""
     dim: int = Field(32, ge=1)
     """Length of a feature."""
@@ -360,160 +353,3 @@ def _descend(tree: Any, path: str) -> Any:
     for part in path.split("."):
         tree = tree[part]
     return tree
-
-
-# --- loading --------------------------------------------------------------------------------------
-
-
-def recipe_names(group: str) -> list[str]:
-    """Names of the shipped recipes of a group: ``methods``, ``ablations`` or ``data``."""
-    folder = resources.files("scenelift") / "recipes" / group
-    if not folder.is_dir():
-        return []
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
-
-
-def load(recipe: str | Path, overrides: Sequence[str] = (), data: str | Path | None = None) -> Config:
-    """The configuration of a recipe.
-
-    Args:
-        recipe: name of a shipped method or ablation, or path of a YAML file.
-        overrides: ``"train.epochs=5"`` and the like; values are YAML.
-        data: name of a shipped data recipe, or path of a YAML file, applied before ``recipe``.
-
-    Raises:
-        ConfigError: unknown recipe or key (with the nearest valid name), wrong type or value.
-    """
-    tree: dict[str, Any] = Config().model_dump(mode="json")
-    if data is not None:
-        merge(tree, _read_recipe(data, ("data",)))
-    merge(tree, _read_recipe(recipe, ("methods", "ablations")))
-    tree["recipe"] = (
-        Path(recipe).stem if isinstance(recipe, Path) else Path(str(recipe)).name.removesuffix(".yaml")
-    )
-    for text in overrides:
-        merge(tree, _parse_override(text))
-    return build(tree)
-
-
-def load_resolved(path: Path) -> Config:
-    """The configuration saved beside a run's results."""
-    return build(_read_yaml(path))
-
-
-def build(tree: Mapping[str, Any]) -> Config:
-    """Validate a plain tree into a `Config`; errors are told in one line each."""
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
-
-
-def merge(base: dict[str, Any], extra: Mapping[str, Any]) -> None:
-    """Merge ``extra`` into ``base`` in place; a changed ``source`` or ``kind`` replaces the whole node."""
-    for key, value in extra.items():
-        have = base.get(key)
-        if isinstance(have, dict) and isinstance(value, Mapping):
-            if any(tag in value and value[tag] != have.get(tag) for tag in ("source", "kind")):
-                have.clear()
-            merge(have, value)
-        else:
-            base[key] = _copy(value)
-
-
-def _copy(value: Any) -> Any:
-    return {key: _copy(item) for key, item in value.items()} if isinstance(value, Mapping) else value
-
-
-def _read_recipe(recipe: str | Path, groups: Sequence[str]) -> dict[str, Any]:
-    text = str(recipe)
-    if text.endswith((".yaml", ".yml")):
-        return _extended(_read_yaml(Path(text)), groups)
-    for group in groups:
-        item = resources.files("scenelift") / "recipes" / group / f"{text}.yaml"
-        if item.is_file():
-            return _extended(yaml.safe_load(item.read_text(encoding="utf-8")) or {}, groups)
-    known = [name for group in groups for name in recipe_names(group)]
-    raise ConfigError(f"recipe {text!r} is not known{_nearest(text, known)}; known: {', '.join(known)}")
-
-
-def _extended(tree: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
-    """Resolve ``extends: NAME``, a recipe's only word that is not a key of `Config`."""
-    parent = tree.pop("extends", None)
-    if parent is None:
-        return tree
-    base = _read_recipe(parent, groups)
-    merge(base, tree)
-    return base
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"recipe file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"recipe file {path} cannot be read as YAML: {' '.join(str(error).split())}"
-        ) from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"recipe file {path}: expected a mapping of keys, found a {type(tree).__name__}")
-    return tree
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    path, equals, value = text.partition("=")
-    if not equals or not path.strip():
-        raise ConfigError(f"override {text!r}: expected key.path=value, for instance train.epochs=5")
-    try:
-        node: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {text!r}: {value!r} is not a YAML value") from None
-    for part in reversed(path.strip().split(".")):
-        node = {part: node}
-    return dict(node)
-
-
-def _valid_keys(path: Sequence[Any]) -> list[str]:
-    """The keys allowed at a path of the tree; those of every variant where a node has several."""
-    keys: list[str] = []
-    for model in _models_at(path):
-        keys += [name for name in model.model_fields if name not in keys]
-    return keys
-
-
-def _models_at(path: Sequence[Any]) -> list[type[Section]]:
-    def sections(annotation: Any) -> list[type[Section]]:
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            return [annotation]
-        return [model for arg in get_args(annotation) for model in sections(arg)]
-
-    models: list[type[Section]] = [Config]
-    for part in path:
-        deeper = [
-            m
-            for model in models
-            if part in model.model_fields
-            for m in sections(model.model_fields[part].annotation)
-        ]
-        models = deeper or models  # a variant's tag stands in pydantic's path, but is no key
-    return models
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _explain(item: Any) -> str:
-    *parents, leaf = item["loc"] or ("config",)
-    path = ".".join(
-        str(part) for part in item["loc"] if part not in ("synthetic", "capture", "simulated", "embedded")
-    )
-    if item["type"] == "extra_forbidden":
-        known = _valid_keys(parents)
-        hint = _nearest(str(leaf), known) or f"; valid here: {', '.join(known)}"
-        return f"unknown key {path}{hint}"
-    return f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}, found {item['input']!r}"

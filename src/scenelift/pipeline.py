@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,9 +34,11 @@ from scenelift.files import read_json, safe_name, write_jpeg, write_json
 from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor
 from scenelift.progress import Progress, silent
+from scenelift.report import ReportData, ReportRow, results_json, write_report
 from scenelift.runfolder import RunFolder
 from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
+from scenelift.summary import pictures, report_row
 from scenelift.teachers.registry import open_teachers
 from scenelift.types import Scene
 
@@ -153,6 +155,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
         "digest": digest,
         "config": config.model_dump(mode="json"),
         "classes": list(session.classes.names),
+        "prompts": [list(phrases) for phrases in session.classes.prompts],
         "colors": session.classes.colors.tolist(),
         "target_dim": target_dim,
     }
@@ -204,26 +207,101 @@ def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | Non
     return evaluation
 
 
-def seconds(session: Session, evaluation: Evaluation | None) -> float:
-    """What the run has cost: its training steps, those of a shared stage 1 included, and its evaluation.
+def fit(session: Session, command: str) -> None:
+    """Everything, on data that may have no ground truth: labelled clouds and frames, and the report.
 
-    It comes from what was recorded, so a run that was stopped or found finished costs the same.
+    Args:
+        session: the run; its folder must be claimed.
+        command: for the report.
     """
-    trained = sum(record["seconds"] for record in session.folder.read_log())
-    return trained + (0.0 if evaluation is None else evaluation.seconds)
+    check(session)
+    annotations = annotate(session)
+    pair = train(session, annotations)
+    shares = predict(session, annotations, pair, session.folder.predictions)
+    has_truth = session.source.truth is not None
+    rows = [row(session, evaluate(session, annotations, pair) if has_truth else None)]
+    report(session, annotations, pair, rows, session.folder, command, None if has_truth else shares)
+
+
+def row(session: Session, evaluation: Evaluation | None) -> ReportRow:
+    """The run's line in a table. Its time is what was recorded: all training steps, those of a shared
+    stage 1 included, and the evaluation; a run that was stopped or found finished costs the same.
+    """
+    log = session.folder.read_log()
+    seconds = sum(record["seconds"] for record in log) + (0.0 if evaluation is None else evaluation.seconds)
+    return report_row(session.config.recipe, evaluation, session.classes, seconds, log)
 
 
 def predict(
-    session: Session, annotations: Annotations, pair: NetworkPair | None
+    session: Session, annotations: Annotations, pair: NetworkPair | None, out: Path
 ) -> dict[str, dict[str, float]]:
-    """Label every point and frame of the validation scenes, as files below the run's folder.
+    """Label every point and frame of the validation scenes, as files below ``out``.
 
     Returns:
         For ``2D`` and ``3D`` the share of each class among the labels that were given.
     """
     predictor = Predictor(session.config, pair, annotations)
     digest = _predictions_digest(session, annotations)
-    return write_predictions(session, predictor, session.names("val"), digest, session.folder.predictions)
+    return write_predictions(session, predictor, session.names("val"), digest, out)
+
+
+def report(
+    session: Session,
+    annotations: Annotations,
+    pair: NetworkPair | None,
+    rows: Sequence[ReportRow],
+    folder: RunFolder,
+    command: str,
+    label_shares: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Write ``results.json`` and ``report.html``.
+
+    Args:
+        session: the run whose pictures are shown.
+        annotations: of its validation scenes.
+        pair: its networks, if it has any.
+        rows: of the table, this run's among them.
+        folder: where to.
+        command: that makes the report again.
+        label_shares: what `predict` returned, where there is no ground truth to measure by.
+    """
+    source, config = session.source, session.config
+    shown = session.names("val")
+    in_2d, in_3d = pictures(source, shown, session.classes, config, annotations, pair)
+    data = config.data.source
+    has_truth = source.truth is not None
+    write_json(folder.results, results_json(config.recipe, data, config.seed, rows))
+    write_report(
+        folder.report,
+        ReportData(
+            title=f"scenelift: {config.recipe} on {data}",
+            dataset=f"{data}: {len(session.names('train'))} scenes to learn from, {len(shown)} to judge by",
+            command=command,
+            classes=session.classes,
+            rows=rows,
+            pictures_2d=in_2d,
+            pictures_3d=in_3d,
+            notes=_notes(config, has_truth),
+            config_yaml=config.to_yaml(),
+            has_truth=has_truth,
+            label_shares=label_shares,
+        ),
+    )
+
+
+def _notes(config: Config, has_truth: bool) -> list[str]:
+    """What a reader of the figures has to know."""
+    notes = ["No label was used in training; the networks shown are those of the last step."]
+    if config.teachers.labels.kind == "simulated":
+        notes.append(
+            "The teachers are simulated from ground truth with the error rates of CLIP and SAM: "
+            "figures compare recipes with each other, not with published ones."
+        )
+    if config.teachers.labels.kind == "embedded":
+        notes.append("The embedded teacher is a very weak one: it shows that the path works, not how well.")
+    if not has_truth:
+        notes.append("There is no ground truth here: nothing on this page is measured against one.")
+    return notes
 
 
 def write_predictions(
@@ -268,13 +346,11 @@ def _predict_scene(
 
 
 def _shares(counts: Sequence[dict[str, list[int]]], classes: ClassTable) -> dict[str, dict[str, float]]:
-    shares = {}
+    shares: dict[str, dict[str, float]] = {}
     for kind in ("2D", "3D"):
-        total = np.sum([item[kind] for item in counts], axis=0, dtype=np.int64)
-        shares[kind] = {
-            name: float(number / max(1, total.sum()))
-            for name, number in zip(classes.names, total, strict=True)
-        }
+        total = [sum(of_class) for of_class in zip(*(item[kind] for item in counts), strict=True)]
+        labelled = max(1, sum(total))
+        shares[kind] = {name: n / labelled for name, n in zip(classes.names, total, strict=True)}
     return shares
 
 

@@ -19,6 +19,9 @@ from scenelift.types import F32, F64, U8, Bool
 BACKGROUND = (243, 244, 246)
 """RGB of pixels that no point covers."""
 
+AZIMUTH_DEG = 225.0
+"""Where overview cameras stand unless told: above the corner towards −x, −y."""
+
 _MAX_SPLAT_PX = 12
 """Largest splat radius: points right before the camera must not paint the whole picture."""
 
@@ -66,7 +69,7 @@ def render_overview(
     points_world: F32,
     colors: U8,
     size: tuple[int, int] = (360, 480),
-    azimuth_deg: float = 225.0,
+    azimuth_deg: float = AZIMUTH_DEG,
     elevation_deg: float = 50.0,
 ) -> U8:
     """The inside of a room from above one corner: `cutaway`, `overview_camera`, `render_points`.
@@ -96,7 +99,7 @@ def render_overview(
 
 
 def overview_camera(
-    points_world: F32, size: tuple[int, int], azimuth_deg: float = 225.0, elevation_deg: float = 50.0
+    points_world: F32, size: tuple[int, int], azimuth_deg: float = AZIMUTH_DEG, elevation_deg: float = 50.0
 ) -> tuple[F64, F64]:
     """A camera above and beside the cloud that frames it.
 
@@ -186,12 +189,38 @@ def upright(points_world: F32, up_world: F64) -> F32:
     Returns:
         (N, 3) float32; lengths and handedness are kept.
     """
+    return np.asarray(points_world @ _z_up_from_world(up_world).T, dtype=np.float32)
+
+
+def capture_view(cam_from_world: F64) -> tuple[F64, float]:
+    """From where to show what these cameras saw: which way is up, and the azimuth the cameras looked from.
+
+    Captures come in any world frame. People hold cameras level, so up is the direction most nearly at right
+    angles to every camera's x axis; the mean of the cameras' own up sides settles its sign, and the axis
+    itself where all cameras look the same way. Where they look all around, the azimuth is the usual one.
+
+    Args:
+        cam_from_world: (F, 4, 4), at least one.
+
+    Returns:
+        up_world: (3,) float64 of unit length, for `upright`.
+        azimuth_deg: for `render_overview` of the upright cloud.
+    """
+    right, down, forward = (cam_from_world[:, axis, :3] for axis in range(3))
+    mean_up = -down.mean(0)
+    _, directions = np.linalg.eigh(right.T @ right / len(right) - 0.01 * np.outer(mean_up, mean_up))
+    up_world = directions[:, 0] * (1.0 if directions[:, 0] @ mean_up >= 0 else -1.0)
+    x, y, _ = -_z_up_from_world(up_world) @ forward.mean(0)
+    return up_world, math.degrees(math.atan2(y, x)) if math.hypot(x, y) > 0.2 else AZIMUTH_DEG
+
+
+def _z_up_from_world(up_world: F64) -> F64:
+    """(3, 3) rotation that takes ``up_world`` to z, the identity where it is z already."""
     z = up_world / np.linalg.norm(up_world)
-    helper = np.eye(3)[int(np.argmin(np.abs(z)))]
-    x = np.cross(helper, z)
+    x = np.eye(3)[0 if abs(z[0]) < 0.9 else 1]
+    x = x - (x @ z) * z
     x /= np.linalg.norm(x)
-    z_up_from_world = np.stack([x, np.cross(z, x), z])
-    return np.asarray(points_world @ z_up_from_world.T, dtype=np.float32)
+    return np.stack([x, np.cross(z, x), z])
 
 
 def _splat(

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scenelift.config import Config, load_resolved
+from scenelift.config import Config
 from scenelift.errors import ConfigError, OutputError, RunError
 from scenelift.files import atomic_write, sweep_temp_files
+from scenelift.recipes import load_resolved
 
 
 @dataclass(frozen=True)

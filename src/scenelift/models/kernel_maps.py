@@ -24,7 +24,7 @@ from torch import Tensor
 
 from scenelift.models.voxels import key_step, pack, unpack
 
-RUN_ROWS = {"cpu": 1024, "cuda": 1 << 15}
+RUN_ROWS = {"cpu": 2400, "cuda": 1 << 15}
 """Pairs of a tile. On a CPU its gathered rows and products should stay in cache; a GPU wants few, large
 launches."""
 

@@ -155,18 +155,17 @@ def stacked_shares(
     return _svg(_HEIGHT, label, *parts, *_stage_mark(stage2_step, x_range))
 
 
-def heat_map(names: Sequence[str], counts: I64, label: str) -> Markup:
-    """A confusion matrix, every row as shares of its class; empty cells are not drawn.
+def heat_map(names: Sequence[str], shares: F64, totals: I64, label: str) -> Markup:
+    """A confusion matrix, every row as shares of its class; cells below 0.5 % are not drawn.
 
     Args:
         names: C class names.
-        counts: (C, C + 1) counts, row = truth, column = prediction, last = no prediction.
+        shares: (C, C + 1) float64 in [0, 1], row = truth, column = prediction, last = no prediction.
+        totals: (C,) int64, how many of each true class were counted.
         label: what the chart shows, for screen readers.
     """
     left, top, right = 92.0, 78.0, 24.0  # names of columns lean out to the right
-    cell = (_WIDTH - left - right) / counts.shape[1]
-    total = counts.sum(1, keepdims=True)
-    shares = counts / np.maximum(total, 1)
+    cell = (_WIDTH - left - right) / shares.shape[1]
     predicted = [*names, "no prediction"]
     letters = f"font-size:{min(9.0, max(3.0, 0.62 * cell)):.1f}px"
     parts = []
@@ -183,7 +182,7 @@ def heat_map(names: Sequence[str], counts: I64, label: str) -> Markup:
         for column in np.flatnonzero(shares[row] >= 0.005).tolist():
             share = float(shares[row, column])
             x, y_cell = left + column * cell, top + row * cell
-            hint = f"{name} seen as {predicted[column]}: {percent(share)} % of {int(total[row, 0]):,}"
+            hint = f"{name} seen as {predicted[column]}: {percent(share)} % of {int(totals[row]):,}"
             inner = cell - 0.6
             square = tag(
                 "rect",

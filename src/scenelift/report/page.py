@@ -36,6 +36,7 @@ _PICTURE_BYTES = 2_750_000
 
 _MOST_DRAWN = 6
 """Most recipes in one chart, and most confusion matrices of a kind."""
+_FEWER = "Drawn are the first, the last and the best rows. "
 
 _MOST_CONFUSED = 40
 
@@ -210,9 +211,7 @@ def _per_class(data: ReportData) -> Markup | None:
             numbers.append(_numbers(data, everything, f"IoU in {kind}, %"))
     if not charts:
         return None
-    fewer = (
-        "Drawn are the first row and the best others; the numbers have all. " if drawn != data.rows else ""
-    )
+    fewer = "" if drawn is data.rows else _FEWER
     words = f"{fewer}The figure at the end of a group is its best. Classes that do not occur are left out."
     details = tag("details", tag("summary", "Numbers"), *numbers)
     return tag(
@@ -279,9 +278,8 @@ def _confusion(data: ReportData) -> Markup | None:
         )
     if not blocks:
         return None
-    words = (
-        "Each row is a true class: where its pixels or points went, in %. The last column had no prediction."
-    )
+    fewer = "" if drawn is with_counts else _FEWER
+    words = f"{fewer}Each row is a true class and where its pixels or points went, in %."
     return tag("section", tag("h2", "Confusion"), tag("p", words), *blocks)
 
 
@@ -292,9 +290,13 @@ def _heat_map(data: ReportData, counts: I64, title: str) -> Markup:
     kept = kept[weight[kept] > 0]
     if not len(kept):
         return tag("figure", tag("figcaption", f"{title}: nothing was counted"))
-    part = counts[np.ix_(kept, [*kept, len(counts)])]
+    totals = counts.sum(1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    part = shares[np.ix_(kept, [*kept, len(counts)])]
     fewer = f" (the {len(kept)} most frequent classes)" if len(kept) < np.count_nonzero(weight) else ""
-    chart = heat_map([data.classes.names[i] for i in kept], part, f"confusion matrix of {title}")
+    chart = heat_map(
+        [data.classes.names[i] for i in kept], part, totals[kept], f"confusion matrix of {title}"
+    )
     return tag("figure", tag("figcaption", title + fewer), chart)
 
 

@@ -3,8 +3,8 @@
 From one pixel's class to the feature of its token:
 
 1. the class it is taken for: an *instance error* (this chair is a sofa in every view), a *patch error*
-   (this piece of wall looks like a curtain from anywhere) and a *view error* (from here it looks like a
-   bed) replace the true class by another, often a related one;
+   (this piece of wall looks like a curtain, and the further away the likelier) and a *view error* (from
+   here it looks like a bed) replace the true class by another, often a related one;
 2. a token is the mixture of the classes in it, *bleeding* into its neighbours;
 3. the mixture's text embeddings are summed, and *token noise* added.
 
@@ -60,6 +60,11 @@ _FAMILIES: tuple[frozenset[str], ...] = tuple(
     )
 )
 """Words that image–text models mix up."""
+
+_PATCH_RATE_AT_M = 2.0
+"""Distance at which the share of mistaken patches is the knob's."""
+_MAX_PATCH_RATE = 0.9
+"""However far, some patches are still named right."""
 
 
 class SimulatedLabelTeacher:
@@ -152,31 +157,30 @@ class SimulatedLabelTeacher:
 
         seen = self._mistake(config.instance_error, true, true, ("instance", scene), packed)[segment]
         if frame.depth_m is not None and config.patch_error > 0:
-            patches = (packed[segment], *self._patches(frame))
-            seen = self._mistake(config.patch_error, seen, true[segment], ("patch", scene), *patches)
-        view = self._mistake(
-            config.view_error, np.full_like(true, -1), true, ("view", scene, frame.name), packed
-        )
-        return np.where(view[segment] >= 0, view[segment], seen)
+            cubes = self._cubes(frame)
+            # Solid angle: of a patch twice as far the image shows a quarter as much.
+            rate = config.patch_error * (frame.depth_m.astype(np.float64) / _PATCH_RATE_AT_M) ** 2
+            rate = np.minimum(rate, _MAX_PATCH_RATE)
+            seen = self._mistake(rate, seen, true[segment], ("patch", scene), packed[segment], *cubes)
+        nothing = np.full_like(true, -1)
+        view = self._mistake(config.view_error, nothing, true, ("view", scene, frame.name), packed)[segment]
+        return np.where(view >= 0, view, seen)
 
-    def _mistake(self, rate: float, seen: I64, true: I64, what: tuple[str, ...], *ids: I64) -> I64:
+    def _mistake(self, rate: float | F64, seen: I64, true: I64, what: tuple[str, ...], *ids: I64) -> I64:
         """``seen``, but for this share of the ids a class that ``true`` is mistaken for."""
         key = hash_key(self._config.seed, *what)
         which = hashed_uniform(hash_key(key, "class"), *ids)
         wrong = (self._confusion[true] < which[..., None]).sum(axis=-1)
         return np.where(hashed_uniform(key, *ids) < rate, wrong, seen)
 
-    def _patches(self, frame: Frame) -> tuple[I64, I64, I64]:
+    def _cubes(self, frame: Frame) -> tuple[I64, I64, I64]:
         """The cube of the world, edge ``patch_m``, each pixel's surface lies in: x, y, z, each (H, W)."""
-        assert frame.depth_m is not None
-        points = unproject(
-            *(torch.from_numpy(a) for a in (frame.depth_m, frame.intrinsics, frame.cam_from_world))
-        )
+        camera = (frame.depth_m, frame.intrinsics, frame.cam_from_world)
+        points = unproject(*(torch.from_numpy(array) for array in camera)).numpy()
         # Walls like to stand at round coordinates: a random origin keeps them off the sides of the cubes.
         origin = generator(self._config.seed, "origin", frame.scene).random(3)
-        cube = np.floor(points.numpy() / self._config.patch_m + origin)
-        x, y, z = np.nan_to_num(cube).astype(np.int64).transpose(2, 0, 1)
-        return x, y, z
+        cubes = np.nan_to_num(np.floor(points / self._config.patch_m + origin)).astype(np.int64)
+        return cubes[..., 0], cubes[..., 1], cubes[..., 2]
 
 
 def _unit(vectors: F64) -> F64:

@@ -20,7 +20,7 @@ SPLITS = ("train", "val")
 FRAME_FOV_X = np.deg2rad(68.0)
 _SCAN_FOV_X = np.deg2rad(95.0)
 _SCAN_SIZE = (84, 80)
-"""Rays of a scan view: about 3 cm apart on a wall 2 m away."""
+"""Rays of a scan view: about 5 cm apart on a wall 2 m away, where several views overlap."""
 CLOUD_VOXEL_M = 0.03
 """The cloud holds one point of each voxel of this edge."""
 

@@ -1,0 +1,24 @@
+"""Where networks compute."""
+
+from __future__ import annotations
+
+import torch
+
+from scenelift.errors import ConfigError
+
+
+def resolve_device(name: str) -> str:
+    """``"auto"`` to the best device there is; others checked.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise ConfigError(f"device: expected auto, cpu or cuda, found {name!r}") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name}: PyTorch sees no CUDA device here; use --device cpu")
+    return name
