@@ -133,7 +133,7 @@ def measure_time(count: int, repeats: int) -> None:
     print(
         f"{count:>7} voxels: {min(passes):6.3f} s forward + backward (maps {min(maps):.3f} s of it), "
         f"floor {floor:6.3f} s ({3 * flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s), "
-        f"ratio {min(passes) / floor:.2f}x (target <= {TARGETS.get(count, ('-',))[0]})",
+        f"ratio {min(passes) / floor:.2f}x (target <= {TARGETS.get(count, ('-', '-'))[0]})",
         flush=True,
     )
 
@@ -146,7 +146,8 @@ def measure_memory(count: int) -> None:
     training_pass(network, coords, features)
     peak = _status_mib("VmHWM") - before
     print(
-        f"{count:>7} voxels: peak {peak:.0f} MiB above the inputs (target < {TARGETS.get(count, (0, '-'))[1]})"
+        f"{count:>7} voxels: peak {peak:.0f} MiB above the inputs "
+        f"(target < {TARGETS.get(count, ('-', '-'))[1]})"
     )
 
 

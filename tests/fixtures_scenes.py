@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fixtures_capture import BOX, ROOM, camera_path, cast
 
+from fixtures_capture import BOX, ROOM, camera_path, cast
 from scenelift.annotate import Annotations, annotate
 from scenelift.cache import Cache
 from scenelift.classes import ClassTable
@@ -150,7 +150,7 @@ class FakeLabelTeacher:
 
 
 class FakeMaskTeacher:
-    """True instances as masks, two columns left uncovered; mean colours of cells as features (a `MaskTeacher`).
+    """True instances as masks but for two columns; mean colours of cells as features (a `MaskTeacher`).
 
     Args and attributes as in `FakeLabelTeacher`.
     """

@@ -228,7 +228,10 @@ class _Annotator:
                 continue
             entry = self.cache.get(key.features)
             if entry is None:
-                raise CacheError(f"cache {self.cache.root}: {key.features.digest} vanished while it was used")
+                raise CacheError(
+                    f"cache {self.cache.root}: {key.features} was damaged, or removed while it was used; "
+                    "run the same command again to make it again"
+                )
             features = torch.from_numpy(entry.arrays["features"])[None]
             labels = pseudo_labels(features, text, (frame.height, frame.width))[0]
             self.cache.put(key.labels, {"labels": labels.numpy().astype(np.uint8)}, {"frame": frame.key})

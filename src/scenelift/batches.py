@@ -21,6 +21,7 @@ from scenelift.augment import draw_image_transform, draw_point_transform
 from scenelift.config import AugmentConfig, Config
 from scenelift.errors import ConfigError, DataError
 from scenelift.models.voxels import scatter_mean, voxelize
+from scenelift.orientation import upright
 from scenelift.scenes import SceneSource
 from scenelift.types import F16, F32, I32, U8, U16, Scene
 
@@ -182,8 +183,8 @@ class SceneStore:
             self._annotations.labels(name, frame.name),
             masks.ids,
             self._targets(name, frame.name, masks.features),
-            pairs.point_index[rows],
-            pairs.pixel_uv[rows],
+            pairs.point_index[rows].copy(),  # a slice would keep the pairs of all frames in memory
+            pairs.pixel_uv[rows].copy(),
         )
         return view, view.nbytes
 
@@ -203,8 +204,8 @@ def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
     """The batch of a step: some scenes, some frames of each, each under its own random view.
 
     Raises:
-        DataError: no pair is visible in any of the scenes.
-        ConfigError: frames differ in size and no common crop is configured.
+        DataError: the scenes have no frame.
+        ConfigError: frames differ in size and no common crop is configured, or their feature grids differ.
     """
     rng = stream(config.seed, VIEWS, step)
     names = _scenes_of_step(store.names, config, step)
@@ -218,10 +219,17 @@ def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
             view = store.view(name, int(index))
             voxel_of_pair = voxel_of_point[starts[number] + torch.from_numpy(view.point_index).long()]
             parts.append(_transform(view, voxel_of_pair, config.augment, rng, len(parts)))
+    if not parts:
+        raise DataError(f"training: expected frames in {', '.join(names)}, found none; leave such scenes out")
     images, labels, mask_ids, targets, owner, row, col, voxel, position = zip(*parts, strict=True)
     if len({picture.shape for picture in images}) > 1:
         raise ConfigError(
             "augment.crop: frames of different sizes cannot share a batch; set augment.crop=[height, width]"
+        )
+    if any(len({grid.shape for grid in grids}) > 1 for grids in zip(*targets, strict=True)):
+        raise ConfigError(
+            "latent.target: frames of different proportions have feature grids of different sizes, which "
+            "cannot share a batch; set latent.weight=0, or use one frame a step"
         )
     pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     return Batch(
@@ -275,7 +283,10 @@ def _voxels(
         each cloud's points start.
     """
     transforms = [draw_point_transform(config.augment, rng) for _ in clouds]
-    points = [t.points(cloud.points_world) for t, cloud in zip(transforms, clouds, strict=True)]
+    points = [
+        t.points(upright(cloud.points_world, cloud.up_world))
+        for t, cloud in zip(transforms, clouds, strict=True)
+    ]
     sizes = [len(p) for p in points]
     batch = torch.repeat_interleave(torch.arange(len(clouds)), torch.tensor(sizes))
     coords, voxel = voxelize(torch.from_numpy(np.concatenate(points)), batch, config.networks.points.voxel_m)

@@ -40,8 +40,9 @@ class ClassTable:
         cleaned = [name for name in cleaned if name]
         if not cleaned:
             raise ConfigError('classes: expected at least two names such as "wall, floor, chair", found none')
-        folded = [name.casefold() for name in cleaned]
-        repeated = sorted({name for name, low in zip(cleaned, folded, strict=True) if folded.count(low) > 1})
+        prompts = tuple(tuple(part.strip() for part in name.split("/") if part.strip()) for name in cleaned)
+        phrases = [phrase.casefold() for row in prompts for phrase in row]
+        repeated = sorted({phrase for phrase in phrases if phrases.count(phrase) > 1})
         if repeated:
             raise ConfigError(
                 f"classes: each name may stand once, found {', '.join(repeated)} again; remove the copies"
@@ -53,11 +54,10 @@ class ClassTable:
             )
         if len(cleaned) >= IGNORE:
             raise ConfigError(f"classes: at most {IGNORE - 1} are supported, found {len(cleaned)}")
-        prompts = tuple(tuple(part.strip() for part in name.split("/") if part.strip()) for name in cleaned)
-        for name, phrases in zip(cleaned, prompts, strict=True):
-            if not phrases:
+        for name, row in zip(cleaned, prompts, strict=True):
+            if not row:
                 raise ConfigError(f"classes: {name!r} holds no word; write a name or remove it")
-        return cls(tuple(phrases[0] for phrases in prompts), prompts, distinct_colors(len(cleaned)))
+        return cls(tuple(row[0] for row in prompts), prompts, distinct_colors(len(cleaned)))
 
     @classmethod
     def parse(cls, text: str) -> ClassTable:

@@ -222,7 +222,7 @@ class AugmentConfig(Section):
     """Probability of mirroring an image."""
     scale: tuple[float, float] = (1.0, 1.4)
     """Resize factor before the crop, drawn per image."""
-    crop: tuple[int, int] | None = None
+    crop: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] | None = None
     """(height, width) in pixels cut from the resized image; None = the frame's own size."""
     color_jitter: float = Field(0.2, ge=0, le=1)
     """Strength of brightness, contrast and saturation changes of the 2D network's image."""

@@ -68,7 +68,7 @@ def evaluate(
     start = time.perf_counter()
     truth = source.truth
     if truth is None:
-        raise DataError("evaluate: this data set has no ground truth to compare with; use `scenelift predict`")
+        raise DataError("evaluate: there is no ground truth here to compare with; use `scenelift predict`")
     to_run = run_ids(truth, classes)
     in_2d, in_3d = Confusion(len(classes)), Confusion(len(classes))
     with progress("evaluate", len(names), 0) as advance:

@@ -66,7 +66,8 @@ def feature_variance(features: Tensor) -> Tensor:
     """
     if not len(features):
         return features.new_zeros(())
-    return 1.0 - F.normalize(features.detach().float(), dim=1).mean(0).square().sum()
+    variance = 1.0 - F.normalize(features.detach().float(), dim=1).mean(0).square().sum()
+    return variance.clamp(min=0.0)  # rounding may put it just below
 
 
 def sample_maps(maps: Tensor, image: Tensor, position: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from scenelift.errors import DataError, RunError
 from scenelift.labels import refine, refine_sparse, vote_points
 from scenelift.models.networks import Networks
 from scenelift.models.voxels import voxelize
+from scenelift.orientation import upright
 from scenelift.types import F32, IGNORE, U8, Pairs, Prediction, Scene
 
 IMAGES_PER_PASS = 8
@@ -48,12 +49,12 @@ class NetworkPair:
         return full.softmax(1)
 
     @torch.no_grad()
-    def point_probabilities(self, points_world: F32, rgb: U8 | None) -> Tensor:
-        """(N, 3) float32 points in metres and (N, 3) uint8 colours to (N, C) float32 probabilities."""
-        if not len(points_world):
+    def point_probabilities(self, points_xyz: F32, rgb: U8 | None) -> Tensor:
+        """(N, 3) float32 points in metres, z up, and (N, 3) uint8 colours to (N, C) float32 probabilities."""
+        if not len(points_xyz):
             return self.text.new_zeros(0, len(self.text))
-        middle = (points_world.min(0) + points_world.max(0)) / 2  # as in training: far origins fit too
-        points = torch.from_numpy(points_world - middle).to(self.device)
+        middle = (points_xyz.min(0) + points_xyz.max(0)) / 2  # as in training: far origins fit too
+        points = torch.from_numpy(points_xyz - middle).to(self.device)
         one = torch.zeros(len(points), dtype=torch.int64, device=self.device)
         coords, voxel = voxelize(points, one, self.config.voxel_m)
         colors = None if rgb is None else torch.from_numpy(rgb).to(self.device).float() / 255
@@ -86,7 +87,7 @@ class Predictor:
             for name in scene.frames.names:
                 yield name, _certain(self._teacher_labels(scene.name, name))
             return
-        points = self._ensemble_points(scene) if self._config.predict.ensemble else None
+        points = self._point_probabilities(scene) if self._config.predict.ensemble else None
         for start in range(0, len(scene.frames), IMAGES_PER_PASS):
             group = list(scene.frames[start : start + IMAGES_PER_PASS])
             if len({frame.image.shape for frame in group}) > 1:
@@ -103,7 +104,7 @@ class Predictor:
         """The prediction of the scene's points."""
         if self._config.predict.source == "teacher":
             return _certain(self._teacher_points(scene))
-        own = self._networks.point_probabilities(scene.points_world, scene.rgb)
+        own = self._point_probabilities(scene)
         if self._config.predict.ensemble:
             own = self._join_points(own, scene)
         return self._post_refine_points(best_prediction(own, (len(own),)), scene)
@@ -162,8 +163,9 @@ class Predictor:
 
     # --- the ensemble --------------------------------------------------------------------------------
 
-    def _ensemble_points(self, scene: Scene) -> Tensor:
-        return self._networks.point_probabilities(scene.points_world, scene.rgb)
+    def _point_probabilities(self, scene: Scene) -> Tensor:
+        points = upright(scene.points_world, scene.up_world)
+        return self._networks.point_probabilities(points, scene.rgb)
 
     def _join_image(self, own: Tensor, points: Tensor, scene: str, frame: str) -> Tensor:
         """Average (C, H, W) pixel probabilities with the mean of the points each pixel sees."""

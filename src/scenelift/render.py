@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from scenelift.geometry import look_at, project
+from scenelift.orientation import z_up_from_world
 from scenelift.types import F32, F64, U8, Bool
 
 BACKGROUND = (243, 244, 246)
@@ -78,7 +79,7 @@ def render_overview(
     view whatever their colours, so pictures of one cloud can be compared side by side.
 
     Args:
-        points_world: (N, 3) float32, metres, z up (see `upright` for clouds of another orientation).
+        points_world: (N, 3) float32, metres, z up (see `scenelift.orientation` for other clouds).
         colors: (N, 3) uint8, RGB.
         size: (height, width) of the picture in pixels.
         azimuth_deg: see `overview_camera`.
@@ -179,48 +180,18 @@ def splat_radius(points_world: F32) -> float:
     return min(1.1 * side_m, 0.15)
 
 
-def upright(points_world: F32, up_world: F64) -> F32:
-    """Turn a cloud so that ``up_world`` becomes the z axis.
-
-    Args:
-        points_world: (N, 3) float32, metres.
-        up_world: (3,) the direction away from the floor, any length above zero.
-
-    Returns:
-        (N, 3) float32; lengths and handedness are kept.
-    """
-    return np.asarray(points_world @ _z_up_from_world(up_world).T, dtype=np.float32)
-
-
-def capture_view(cam_from_world: F64) -> tuple[F64, float]:
-    """From where to show what these cameras saw: which way is up, and the azimuth the cameras looked from.
-
-    Captures come in any world frame. People hold cameras level, so up is the direction most nearly at right
-    angles to every camera's x axis; the mean of the cameras' own up sides settles its sign, and the axis
-    itself where all cameras look the same way. Where they look all around, the azimuth is the usual one.
+def viewing_azimuth_deg(cam_from_world: F64, up_world: F64) -> float:
+    """Where to stand to look the way the cameras did, for `render_overview` of the upright cloud.
 
     Args:
         cam_from_world: (F, 4, 4), at least one.
+        up_world: (3,) the direction away from the floor.
 
     Returns:
-        up_world: (3,) float64 of unit length, for `upright`.
-        azimuth_deg: for `render_overview` of the upright cloud.
+        Degrees as in `overview_camera`; the usual ones where the cameras look all around.
     """
-    right, down, forward = (cam_from_world[:, axis, :3] for axis in range(3))
-    mean_up = -down.mean(0)
-    _, directions = np.linalg.eigh(right.T @ right / len(right) - 0.01 * np.outer(mean_up, mean_up))
-    up_world = directions[:, 0] * (1.0 if directions[:, 0] @ mean_up >= 0 else -1.0)
-    x, y, _ = -_z_up_from_world(up_world) @ forward.mean(0)
-    return up_world, math.degrees(math.atan2(y, x)) if math.hypot(x, y) > 0.2 else AZIMUTH_DEG
-
-
-def _z_up_from_world(up_world: F64) -> F64:
-    """(3, 3) rotation that takes ``up_world`` to z, the identity where it is z already."""
-    z = up_world / np.linalg.norm(up_world)
-    x = np.eye(3)[0 if abs(z[0]) < 0.9 else 1]
-    x = x - (x @ z) * z
-    x /= np.linalg.norm(x)
-    return np.stack([x, np.cross(z, x), z])
+    x, y, _ = -z_up_from_world(up_world) @ cam_from_world[:, 2, :3].mean(0)
+    return math.degrees(math.atan2(y, x)) if math.hypot(x, y) > 0.2 else AZIMUTH_DEG
 
 
 def _splat(

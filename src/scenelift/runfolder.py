@@ -81,6 +81,7 @@ class RunFolder:
             RunError: it holds another run, or files that are not ours.
             OutputError: it cannot be made.
         """
+        sweep_temp_files(self.path)  # what a kill left behind is not someone else's
         if self.config.is_file():
             self._expect_same(config)
         else:
@@ -94,7 +95,6 @@ class RunFolder:
             except OSError as error:
                 raise OutputError(f"--out {self.path} cannot be made: {error.strerror}") from None
             atomic_write(self.config, config.to_yaml().encode())
-        sweep_temp_files(self.path)
 
     def _expect_same(self, config: Config) -> None:
         try:

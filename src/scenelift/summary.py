@@ -14,8 +14,9 @@ from scenelift.config import Config, PredictConfig
 from scenelift.evaluate import Evaluation, run_ids
 from scenelift.export import label_colors
 from scenelift.metrics import Confusion
+from scenelift.orientation import upright
 from scenelift.predict import NetworkPair, Predictor
-from scenelift.render import render_overview
+from scenelift.render import render_overview, viewing_azimuth_deg
 from scenelift.report import Picture, ReportRow
 from scenelift.scenes import SceneSource
 from scenelift.types import U8, U16, Scene
@@ -153,9 +154,13 @@ def _cloud_row(
     truth = None if source.truth is None else source.truth.scene(scene.name)
     if truth is not None and source.truth is not None:
         colored.append(("ground truth", label_colors(run_ids(source.truth, classes)[truth.labels], classes)))
+    points = upright(scene.points_world, scene.up_world)
+    some = np.linspace(0, len(scene.frames) - 1, min(16, len(scene.frames))).round().astype(int)
+    poses = np.stack([scene.frames[int(index)].cam_from_world for index in some])
+    azimuth = viewing_azimuth_deg(poses, scene.up_world)
     return Picture(
         scene.name,
-        [(caption, render_overview(scene.points_world, colors, CLOUD_PICTURE)) for caption, colors in colored],
+        [(caption, render_overview(points, colors, CLOUD_PICTURE, azimuth)) for caption, colors in colored],
     )
 
 

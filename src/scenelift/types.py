@@ -13,7 +13,7 @@ Conventions, everywhere in this code base:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
@@ -141,14 +141,17 @@ class Scene:
         points_world: (N, 3) float32, metres.
         rgb: (N, 3) uint8, or ``None`` for clouds without colour.
         frames: read lazily, see `Frames`.
+        up_world: (3,) the direction away from the floor, unit length; z for data sets that are aligned.
     """
 
     name: str
     points_world: F32
     rgb: U8 | None
     frames: Frames
+    up_world: F64 = field(default_factory=lambda: np.array([0.0, 0.0, 1.0]))
 
     def __post_init__(self) -> None:
+        _expect(self.up_world, f"scene {self.name}: up_world", np.float64, (3,))
         _expect(self.points_world, f"scene {self.name}: points_world", np.float32, (None, 3))
         if self.rgb is not None:
             _expect(self.rgb, f"scene {self.name}: rgb", np.uint8, (len(self.points_world), 3))

@@ -8,7 +8,7 @@ Kernel indices are lexicographic in the offset ``(dx, dy, dz)``, dz fastest, and
 ``p + offset``: a weight viewed as ``(k, k, k, in, out)`` is that of ``torch.nn.functional.conv3d`` over a
 volume indexed ``[x, y, z]``.
 
-Layout. The rows summed into are cut into *tiles* of about `TILE_PAIRS` pairs. Within a tile pairs are
+Layout. The rows summed into are cut into *tiles* of about `RUN_ROWS` pairs per kernel offset. Within a tile pairs are
 ordered by kernel index, so that each weight meets one contiguous *run* of gathered rows (a plain matrix
 product), and ``bag_index`` lists, row by row of the tile, where its products lie (one segmented sum).
 Every row is written once: no scatter, no atomics, the same sum in the same order each time.
@@ -24,15 +24,15 @@ from torch import Tensor
 
 from scenelift.models.voxels import key_step, pack, unpack
 
-RUN_ROWS = {"cpu": 2400, "cuda": 1 << 15}
-"""Pairs of a tile. On a CPU its gathered rows and products should stay in cache; a GPU wants few, large
-launches."""
+RUN_ROWS = {"cpu": 2048, "cuda": 1 << 15}
+"""Mean rows of a run. On a CPU the gathered rows and products of a tile should stay in cache, yet each product
+be worth the call (tiny ones suffer most from busy neighbours); a GPU wants few, large launches."""
 
 _NO_KEY = torch.iinfo(torch.int64).max
 
 
 class Tile(NamedTuple):
-    """Rows ``rows`` are fed by pairs ``pairs``: first ``runs[0]`` of kernel index ``kernels[0]``, and so on."""
+    """``rows`` are fed by ``pairs``: first ``runs[0]`` pairs of kernel index ``kernels[0]``, and so on."""
 
     rows: slice
     pairs: slice

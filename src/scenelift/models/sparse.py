@@ -108,7 +108,9 @@ class _SparseConv(torch.autograd.Function):
                 grad_features[tile.rows] = _multiply_and_sum(grads, matrices, pairs, tile, gathered)
             if grad_weight is not None:
                 inputs = _gather(features, pairs.target, tile, gathered)
-                runs = zip(tile.kernels, inputs.split(tile.runs), grads.split(tile.runs), strict=True)
+                runs = zip(
+                    tile.kernels, torch.split(inputs, tile.runs), torch.split(grads, tile.runs), strict=True
+                )
                 for kernel, x, grad in runs:
                     grad_weight[kernel] += x.t() @ grad
         return grad_features, None if grad_weight is None else grad_weight.to(weight.dtype), None
@@ -128,7 +130,7 @@ def _multiply_and_sum(
     ``buffer`` takes the products; what it held is lost.
     """
     products = buffer[: len(gathered)]
-    runs = zip(tile.kernels, gathered.split(tile.runs), products.split(tile.runs), strict=True)
+    runs = zip(tile.kernels, torch.split(gathered, tile.runs), torch.split(products, tile.runs), strict=True)
     for kernel, rows, product in runs:
         torch.mm(rows, matrices[kernel], out=product)
     summed: Tensor = torch.embedding_bag(

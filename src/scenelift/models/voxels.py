@@ -16,7 +16,7 @@ AXIS_BITS = 18
 BATCH_BITS = 9
 BATCH_LIMIT = 1 << BATCH_BITS
 MARGIN = 2
-"""Voxels the largest kernel (5³) reaches beyond its centre; a neighbour's key must not run into the next axis."""
+"""Reach of the largest kernel (5³), in voxels: a neighbour's key must not run into the next axis."""
 AXIS_LIMIT = (1 << (AXIS_BITS - 1)) - MARGIN
 """Coordinates lie in [-AXIS_LIMIT, AXIS_LIMIT): 6.5 km on either side of the origin at 5 cm."""
 
@@ -41,8 +41,10 @@ def pack(coords: Tensor) -> Tensor:
     if len(coords):
         _check_range(coords)
     batch, x, y, z = coords.long().unbind(1)
-    biased = ((batch << AXIS_BITS) + (x + _BIAS) << AXIS_BITS) + (y + _BIAS)
-    return (biased << AXIS_BITS) + (z + _BIAS)
+    keys = batch
+    for axis in (x, y, z):
+        keys = (keys << AXIS_BITS) + (axis + _BIAS)
+    return keys
 
 
 def unpack(keys: Tensor) -> Tensor:

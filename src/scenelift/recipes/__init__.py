@@ -18,6 +18,9 @@ from pydantic import ValidationError
 from scenelift.config import Config, Section
 from scenelift.errors import ConfigError
 
+_TAGS = ("source", "kind")
+"""Keys that say which variant a node is, where it has several."""
+
 
 def recipe_names(group: str) -> list[str]:
     """Names of the shipped recipes of a group: ``methods``, ``ablations`` or ``data``."""
@@ -70,14 +73,23 @@ def build(tree: Mapping[str, Any]) -> Config:
         raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
 
 
-def merge(base: dict[str, Any], extra: Mapping[str, Any]) -> None:
-    """Merge ``extra`` into ``base`` in place; a changed ``source`` or ``kind`` replaces the whole node."""
+def merge(base: dict[str, Any], extra: Mapping[str, Any], path: tuple[str, ...] = ()) -> None:
+    """Merge ``extra`` into ``base`` in place; another variant of a node (``source``, ``kind``) replaces it.
+
+    Args:
+        base: a tree or part of one.
+        extra: what changes in it.
+        path: where in a whole configuration both stand.
+    """
     for key, value in extra.items():
         have = base.get(key)
         if isinstance(have, dict) and isinstance(value, Mapping):
-            if any(tag in value and value[tag] != have.get(tag) for tag in ("source", "kind")):
+            here = (*path, key)
+            if len(_models_at(here)) > 1 and any(
+                value[tag] != have.get(tag, value[tag]) for tag in _TAGS if tag in value
+            ):
                 have.clear()
-            merge(have, value)
+            merge(have, value, here)
         else:
             base[key] = _copy(value)
 
@@ -86,24 +98,27 @@ def _copy(value: Any) -> Any:
     return {key: _copy(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
-def _read_recipe(recipe: str | Path, groups: Sequence[str]) -> dict[str, Any]:
+def _read_recipe(recipe: str | Path, groups: Sequence[str], heirs: tuple[str, ...] = ()) -> dict[str, Any]:
     text = str(recipe)
+    if text in heirs:
+        raise ConfigError(f"recipe {text!r} extends itself ({' > '.join((*heirs, text))}); break the circle")
+    heirs = (*heirs, text)
     if text.endswith((".yaml", ".yml")):
-        return _extended(_read_yaml(Path(text)), groups)
+        return _extended(_read_yaml(Path(text)), groups, heirs)
     for group in groups:
         item = resources.files("scenelift") / "recipes" / group / f"{text}.yaml"
         if item.is_file():
-            return _extended(yaml.safe_load(item.read_text(encoding="utf-8")) or {}, groups)
+            return _extended(yaml.safe_load(item.read_text(encoding="utf-8")) or {}, groups, heirs)
     known = [name for group in groups for name in recipe_names(group)]
     raise ConfigError(f"recipe {text!r} is not known{_nearest(text, known)}; known: {', '.join(known)}")
 
 
-def _extended(tree: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+def _extended(tree: dict[str, Any], groups: Sequence[str], heirs: tuple[str, ...]) -> dict[str, Any]:
     """Resolve ``extends: NAME``, a recipe's only word that is not a key of `Config`."""
     parent = tree.pop("extends", None)
     if parent is None:
         return tree
-    base = _read_recipe(parent, groups)
+    base = _read_recipe(parent, groups, heirs)
     merge(base, tree)
     return base
 
@@ -159,8 +174,13 @@ def _models_at(path: Sequence[Any]) -> list[type[Section]]:
             if part in model.model_fields
             for m in sections(model.model_fields[part].annotation)
         ]
-        models = deeper or models  # a variant's tag stands in pydantic's path, but is no key
+        # a variant's tag stands in pydantic's path too, but is no key: it says which of the models is meant
+        models = deeper or [model for model in models if _tag(model) == part] or models
     return models
+
+
+def _tag(model: type[Section]) -> Any:
+    return next((model.model_fields[tag].default for tag in _TAGS if tag in model.model_fields), None)
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
@@ -177,4 +197,6 @@ def _explain(item: Any) -> str:
         known = _valid_keys(parents)
         hint = _nearest(str(leaf), known) or f"; valid here: {', '.join(known)}"
         return f"unknown key {path}{hint}"
+    if item["type"] == "value_error":  # ours, and says itself what was found
+        return f"{path}: {item['ctx']['error']}"
     return f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}, found {item['input']!r}"

@@ -26,6 +26,7 @@ from scenelift import geometry
 from scenelift.config import CaptureData
 from scenelift.errors import DataError
 from scenelift.files import read_depth_png, read_ply_points, read_rgb, safe_name
+from scenelift.orientation import up_from_cameras
 from scenelift.scenes.capture_layout import (
     FrameFiles,
     Layout,
@@ -74,7 +75,12 @@ class Capture:
                 f"expected scene {self.name!r} of {self.config.path}, found a request for {name!r}"
             )
         points_world, rgb = self._cloud
-        return Scene(self.name, points_world, rgb, self.frames())
+        return Scene(self.name, points_world, rgb, self.frames(), up_from_cameras(self._poses()))
+
+    def _poses(self) -> F64:
+        """(F, 4, 4) cam_from_world of all frames."""
+        convention = self.config.pose_convention
+        return np.stack([cam_from_world(self._file_poses[name], convention) for name in self._posed_frames])
 
     def frames(self) -> Frames:
         """The frames alone, without the cost of the cloud. Raises `DataError` as `scene` does."""

@@ -1,0 +1,34 @@
+# Each target makes its own environment with plain pip when there is none (.venv, Python >= 3.10).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SIZE ?= full
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/scenelift demo --size $(SIZE) --out demo
+
+# Two processes with one thread each: small matrix products suffer from busy neighbours.
+test: $(VENV)/.installed lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered -q
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/mask_voting.py
+	$(BIN)/python benchmarks/sparse_conv.py
+
+# torch and torchvision first and together, so that pip picks a matching pair.
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo
