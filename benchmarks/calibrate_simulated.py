@@ -1,10 +1,27 @@
-"""Print the four numbers the simulated teachers are calibrated on, with no network trained.
+"""Print the four numbers the simulated teachers are calibrated on; no network is trained.
 
-    python benchmarks/calibrate_simulated.py            # 24 training and 12 validation rooms, about a minute
+    OMP_NUM_THREADS=1 python benchmarks/calibrate_simulated.py      # under a minute
 
 ``raw`` are the teacher's labels (row Baseline of the paper's Table 2), ``refined`` those after mask voting,
 eq. 4 (row w/o CNS). Points take the label of most of the pixels that see them; a point no frame sees counts
 as wrong. ``--set labels.token_noise=1.2`` and the like try another setting.
+
+The defaults were set on these numbers alone and then frozen. mIoU in percent, mean of teacher seeds 0-3:
+
+    ================  ======  ======  ==========  ==========
+    rooms             raw 2D  raw 3D  refined 2D  refined 3D
+    paper, ScanNet      17.3    14.2        24.5        19.4
+    24 training         18.5    14.7        24.7        20.6
+    12 validation       16.6    13.4        23.3        19.0
+    mean of the two     17.6    14.0        24.0        19.8
+    ================  ======  ======  ==========  ==========
+
+Single seeds spread widely (sd on the validation rooms 3.2, 2.4, 5.3, 4.3): a class has few instances in 12
+rooms, and one that is systematically misnamed costs it dearly.
+
+What brings 3D below 2D: errors that agree between views, so that views do not outvote them; patches misnamed
+at a distance, which fill few pixels but as many points; bleeding over thin things; points no frame sees
+(about 13 %). Errors that are independent between views pull the other way, and are kept small.
 """
 
 from __future__ import annotations
@@ -25,7 +42,7 @@ from scenelift.pairing import pair_points
 from scenelift.scenes import TruthSource
 from scenelift.scenes.synthetic import SyntheticRooms
 from scenelift.teachers.simulated import SimulatedLabelTeacher, SimulatedMaskTeacher
-from scenelift.types import U8, Frame, Pairs, SceneTruth
+from scenelift.types import F64, U8, Frame, Pairs, SceneTruth
 
 TARGETS = {("raw", "2d"): 17.3, ("raw", "3d"): 14.2, ("refined", "2d"): 24.5, ("refined", "3d"): 19.4}
 """ScanNet mIoU in percent, paper, Table 2."""
@@ -71,10 +88,10 @@ class Bench:
         self.seconds: list[float] = []
 
     def add(self, room: Room) -> None:
-        start = time.perf_counter()
+        start = time.process_time()
         features = self.label_teacher.image_features(room.frames)
         masks = self.mask_teacher.masks(room.frames)
-        self.seconds.append(time.perf_counter() - start)
+        self.seconds.append(time.process_time() - start)
         size = (room.frames[0].height, room.frames[0].width)
         raw = pseudo_labels(torch.from_numpy(np.stack(features)), self.text, size)
         ids = torch.from_numpy(np.stack([m.ids.astype(np.int64) for m in masks]))
@@ -90,21 +107,25 @@ class Bench:
             )
             self.scores[name, "3d"].update(votes.numpy().astype(np.uint8), room.truth.labels)
 
-    def line(self, what: str) -> str:
-        found = [f"{100 * self.scores[key].compute().miou:5.1f}" for key in TARGETS]
-        return f"{what:8}" + " ".join(f"{cell:>11}" for cell in found)
+    def miou(self) -> F64:
+        """(4,) percent, in the order of `TARGETS`."""
+        return np.array([100 * confusion.compute().miou for confusion in self.scores.values()])
 
     def details(self) -> str:
         scores = {key: confusion.compute() for key, confusion in self.scores.items()}
         accuracy = ", ".join(f"{a} {b} {100 * s.accuracy:.0f} %" for (a, b), s in scores.items())
         coverage = 100 * scores["raw", "3d"].coverage
         rows = [
-            f"accuracy {accuracy}; points seen {coverage:.0f} %; {np.median(self.seconds):.3f} s a room",
+            f"accuracy {accuracy}; points seen {coverage:.0f} %; {np.median(self.seconds):.3f} CPU s a room",
             "class                " + " ".join(f"{a + ' ' + b:>11}" for a, b in TARGETS),
         ]
         for i, name in enumerate(self.truth.classes.names):
             rows.append(f"{name:20} " + " ".join(f"{100 * s.iou[i]:11.1f}" for s in scores.values()))
         return "\n".join(rows)
+
+
+def line(what: str, miou: F64) -> str:
+    return f"{what:10}" + " ".join(f"{value:11.1f}" for value in miou)
 
 
 def knobs(settings: list[str]) -> tuple[SimulatedLabels, SimulatedMasks]:
@@ -123,21 +144,30 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=24, help="training rooms")
     parser.add_argument("--val", type=int, default=12, help="validation rooms")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="labels.KEY=VALUE", help="try another knob"
+        "--seeds", type=int, default=4, help="teacher seeds 0, 1, ...; the mean is calibrated"
     )
-    parser.add_argument("--details", action="store_true", help="per-class IoU, accuracy, time")
+    parser.add_argument("--set", action="append", default=[], metavar="labels.KEY=VALUE", help="another knob")
+    parser.add_argument("--details", action="store_true", help="per-class IoU, accuracy and time of seed 0")
     args = parser.parse_args()
     labels, masks = knobs(args.set)
     source = SyntheticRooms(SyntheticData())
-    benches = {split: Bench(labels, masks, source.truth) for split in ("train", "val")}
-    print("mIoU    " + " ".join(f"{a + ' ' + b:>11}" for a, b in TARGETS))
-    print("paper   " + " ".join(f"{target:11.1f}" for target in TARGETS.values()))
+    print("mIoU      " + " ".join(f"{a + ' ' + b:>11}" for a, b in TARGETS))
+    print("paper     " + " ".join(f"{target:11.1f}" for target in TARGETS.values()))
     for split, count in (("train", args.train), ("val", args.val)):
+        benches = []
+        for seed in range(args.seeds):
+            seeded = {"seed": seed}
+            benches.append(
+                Bench(labels.model_copy(update=seeded), masks.model_copy(update=seeded), source.truth)
+            )
         for room in rooms(source, source.names(split)[:count]):
-            benches[split].add(room)
-        print(benches[split].line(split))
+            for bench in benches:
+                bench.add(room)
+        for seed, bench in enumerate(benches):
+            print(line(f"{split} {seed}", bench.miou()))
+        print(line(f"{split} mean", np.mean([bench.miou() for bench in benches], axis=0)))
         if args.details:
-            print(benches[split].details())
+            print(benches[0].details())
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scenelift.recipes import load
 from scenelift.labels import pseudo_labels, refine
 from scenelift.metrics import Confusion
+from scenelift.recipes import load
 from scenelift.teachers.embedded import EmbeddedLabelTeacher, EmbeddedMaskTeacher
 from scenelift.types import IGNORE, U8, Frame
 

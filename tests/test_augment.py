@@ -14,7 +14,7 @@ from scenelift.augment import (
     identity_point_transform,
 )
 from scenelift.config import AugmentConfig
-from scenelift.types import F32, F64, U8
+from scenelift.types import F32, F64, I64, U8, Bool
 
 HEIGHT, WIDTH = 20, 30
 STEP = 8
@@ -131,7 +131,9 @@ class TestImageTransform:
         image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         np.testing.assert_array_equal(transform.image(image), image[:, ::-1])
         np.testing.assert_array_equal(transform.nearest(image[..., 0]), image[:, ::-1, 0])
-        np.testing.assert_allclose(transform.pixels(np.array([[0, 3], [29, 4]], np.float32)), [[29, 3], [0, 4]])
+        np.testing.assert_allclose(
+            transform.pixels(np.array([[0, 3], [29, 4]], np.float32)), [[29, 3], [0, 4]]
+        )
 
     def test_whole_pixel_crop_is_exact(self) -> None:
         transform = ImageTransform(False, WIDTH, 1.0, (7.0, 3.0), 10, 12)
@@ -215,7 +217,7 @@ class TestPointTransform:
         assert transform.points(empty).shape == (0, 3)
 
 
-def moved(transform: ImageTransform, uv: F32) -> tuple[F64, F64, F64]:
+def moved(transform: ImageTransform, uv: F32) -> tuple[I64, I64, Bool]:
     """Column and row of the pairs that stay inside, and which of all they are."""
     pixel = np.floor(transform.pixels(uv) + 0.5).astype(np.int64)
     inside = ((pixel >= 0) & (pixel < [transform.width, transform.height])).all(1)

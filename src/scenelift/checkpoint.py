@@ -1,6 +1,6 @@
 """Save and restore networks and training state: safetensors with a JSON header, no pickle.
 
-The header names the format, the digest of what the state belongs to, the step, and a checksum of the tensors.
+The header names the format, the digest of what the state belongs to, the step, and a checksum of all that.
 """
 
 from __future__ import annotations
@@ -92,11 +92,11 @@ def training_step(path: Path, digest: str) -> int | None:
     """The step a training state was saved at; ``None`` if there is none of this digest, or it is damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("scenelift", "{}"))
-    except (OSError, safetensors.SafetensorError, json.JSONDecodeError):
+            header = dict(json.loads((file.metadata() or {})["scenelift"]))
+        matches = header.get("digest") == digest and header.get("format") == FORMAT
+        return int(header["step"]) if matches else None
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
         return None
-    matches = header.get("digest") == digest and header.get("format") == FORMAT
-    return int(header["step"]) if matches else None
 
 
 def save_networks(path: Path, networks: nn.Module, text: Tensor, about: Mapping[str, Any]) -> None:
@@ -125,7 +125,8 @@ def read_networks(path: Path) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]
 
 def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    full = {"format": FORMAT, "checksum": _checksum(plain), **header}
+    full = {"format": FORMAT, **header}
+    full["checksum"] = _checksum(plain, full)
     path.parent.mkdir(parents=True, exist_ok=True)
     size = sum(value.numel() * value.element_size() for value in plain.values())
     with atomic_path(path, size) as temp:
@@ -138,20 +139,22 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     advice = "delete it to go on from an earlier one or from the start"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["scenelift"])
+            header = dict(json.loads((file.metadata() or {})["scenelift"]))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (OSError, KeyError, safetensors.SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise RunError(f"checkpoint {path} is damaged ({error}); {advice}") from None
     if header.get("format") != FORMAT or header.get("kind") != kind:
         found = f"{header.get('kind')} of format {header.get('format')}"
         raise RunError(f"checkpoint {path}: expected {kind} of format {FORMAT}, found {found}")
-    if header["checksum"] != _checksum(tensors):
+    if header.get("checksum") != _checksum(tensors, header):
         raise RunError(f"checkpoint {path} is damaged (its checksum differs); {advice}")
     return tensors, header
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
+def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     state = hashlib.blake2b(digest_size=16)
+    told = {key: value for key, value in header.items() if key != "checksum"}
+    state.update(json.dumps(told, sort_keys=True).encode())
     for key in sorted(tensors):
         value = tensors[key]
         state.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())

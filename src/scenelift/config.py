@@ -76,18 +76,18 @@ class SimulatedLabels(Section):
     """Length of the embedding that words and pixels share."""
     tokens: int = Field(20, ge=2)
     """Tokens along the longer side of an image: the cells of the feature grid."""
-    bleed: float = Field(0.8, ge=0)
+    bleed: float = Field(0.9, ge=0)
     """How far a token mixes with its surroundings: sd of a Gaussian, in tokens."""
     instance_error: float = Field(0.2, ge=0, le=1)
     """Share of instances taken for another class, the same one in all views."""
-    patch_error: float = Field(0.44, ge=0, le=1)
+    patch_error: float = Field(0.42, ge=0, le=1)
     """Share of surface patches, seen from 2 m, taken for another class, the same one in all views; it grows
     with the square of the distance."""
     patch_m: float = Field(0.2, gt=0)
     """Edge of a surface patch, metres."""
-    view_error: float = Field(0.05, ge=0, le=1)
+    view_error: float = Field(0.03, ge=0, le=1)
     """Share of (instance, view) taken for another class in this view only."""
-    related: float = Field(0.5, ge=0, le=1)
+    related: float = Field(0.2, ge=0, le=1)
     """Share of those errors that stay among related classes; the others fall on any class."""
     token_noise: float = Field(1.0, ge=0)
     """Length of the random vector added to each token, in units of the clean feature's length."""
@@ -98,13 +98,13 @@ class SimulatedMasks(Section):
 
     kind: Literal["simulated"] = "simulated"
     seed: int = Field(0, ge=0)
-    merge: float = Field(0.15, ge=0, le=1)
+    merge: float = Field(0.3, ge=0, le=1)
     """Under-segmentation: share of instances joined to a neighbour in a view."""
     split: float = Field(0.5, ge=0, le=1)
     """Over-segmentation: share of masks cut into two to four parts in a view."""
     jitter: float = Field(0.01, ge=0)
     """Boundary jitter: sd of a smooth displacement, in parts of the longer image side."""
-    uncovered: float = Field(0.05, ge=0, lt=1)
+    uncovered: float = Field(0.08, ge=0, lt=1)
     """Share of pixels without a mask: crumbs first, then blobs that favour boundaries."""
     dim: int = Field(32, ge=1)
     """Length of a feature."""
@@ -134,7 +134,7 @@ class EmbeddedMasks(Section):
     """Felzenszwalb's k: larger means larger segments."""
     sigma: float = Field(0.8, ge=0)
     """Gaussian blur before cutting, in pixels at ``short_side``."""
-    min_size: int = Field(50, ge=1)
+    min_size: int = Field(20, ge=1)
     """Smaller segments are merged into a neighbour, in pixels at ``short_side``."""
     feature_short_side: int = Field(480, ge=64, le=4096)
     """Shorter image side, in pixels, at which the backbone looks."""

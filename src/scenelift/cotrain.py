@@ -100,10 +100,16 @@ class Trainer:
         self.optimizer: torch.optim.Optimizer
         if train.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(
-                parameters, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
+                parameters,
+                lr=train.lr,
+                momentum=train.momentum,
+                weight_decay=train.weight_decay,
+                fused=True,
             )
         else:
-            self.optimizer = torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay)
+            self.optimizer = torch.optim.AdamW(
+                parameters, lr=train.lr, weight_decay=train.weight_decay, fused=True
+            )
 
     @property
     def total_steps(self) -> int:

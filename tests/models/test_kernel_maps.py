@@ -95,7 +95,7 @@ def test_many_tiles_hold_the_same_pairs_as_one():
     pyramid = VoxelPyramid(torch.unique(coords, dim=0).int())
     expected = submanifold_by_dictionary(pyramid.coords(0).tolist(), 3)
     by_kernel = [sorted((t, s) for t, s, k in expected if k == kernel) for kernel in range(27)]
-    lists = [torch.tensor(pairs, dtype=torch.int32).view(-1, 2).unbind(1) for pairs in by_kernel]
+    lists = [torch.tensor(pairs, dtype=torch.int32).view(-1, 2).t().contiguous() for pairs in by_kernel]
     targets, sources = map(list, zip(*lists, strict=True))
     tiled = tile_pairs(targets, sources, pyramid.size(0), run_rows=7)
     assert len(tiled.tiles) > 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,14 +62,12 @@ CAT, COFFEE, ROCKET = (frame(getattr(skimage_data, name)(), name) for name in ("
 def test_classifier_knows_the_sample_images(labeller: EmbeddedLabelTeacher) -> None:
     names = embedded._imagenet_names()
     assert len(names) == len(set(names)) == 1000
-    seen = []
-    for item in (CAT, COFFEE, ROCKET):
+    for item, expected in [(CAT, "Egyptian cat"), (COFFEE, "espresso"), (ROCKET, "missile")]:
         with torch.inference_mode():
-            posterior = labeller._net.logits(item, 224).mean((0, 1))
-        seen.append(names[int(posterior.argmax())])
-    assert seen[0] in {"Egyptian cat", "tabby", "tiger cat"}
-    assert seen[1] in {"espresso", "cup", "coffee mug"}
-    assert seen[2] in {"missile", "projectile", "space shuttle"}
+            pooled = labeller._net.logits(item, 224).mean(
+                (0, 1)
+            )  # global pooling commutes with the classifier
+        assert expected in {names[i] for i in pooled.topk(3).indices.tolist()}
 
 
 def test_words_find_their_image(labeller: LabelTeacher) -> None:
@@ -97,7 +96,7 @@ def test_conse_matches_a_slow_reference(labeller: EmbeddedLabelTeacher) -> None:
         np.testing.assert_allclose(result[:, row, column], mixed / np.linalg.norm(mixed), atol=1e-5)
 
 
-def test_sentences_match_the_reference_implementation() -> None:
+def test_sentences_do_not_depend_on_their_batch() -> None:
     """Padding in a batch must not change a sentence; similar meanings must lie close."""
     encoder = embedded._SentenceEncoder(torch.device("cpu"))
     sentences = ["cat", "a very much longer sentence about the price of copper", "kitten"]
@@ -116,24 +115,23 @@ def test_text_features_average_phrases(labeller: LabelTeacher) -> None:
         labeller.text_features([["sofa"], []])
 
 
-@pytest.mark.parametrize("stride", [8, 32])
-def test_cells_look_where_the_grid_says(labeller: EmbeddedLabelTeacher, stride: int) -> None:
-    """The input a cell reacts to lies around the cell's place, not half a cell off (see `_LiteNet`)."""
-    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    x = labeller._net._input(frame(noise), 256, stride)
-    image = torch.tensor(noise).permute(2, 0, 1)[None].sub(127.0).div(128.0).requires_grad_()
-    shifted = torch.nn.functional.pad(
-        image[..., : -stride // 2, : -stride // 2], (stride // 2, 0, stride // 2, 0), mode="replicate"
-    )
-    torch.testing.assert_close(shifted.detach(), x)
-    cells = labeller._net._blocks(shifted, stride)
-    middle = cells.shape[-1] // 2
-    cells[..., middle, middle].abs().sum().backward()
-    weight = image.grad.abs().sum((0, 1)).double()
+def test_cells_look_where_the_grid_says(masker: EmbeddedMaskTeacher) -> None:
+    """The input a cell reacts to is centred on the cell's place, within a quarter of a cell."""
+    stride = SMALL_MASKS.feature_stride
     places = torch.arange(256, dtype=torch.float64)
-    found = [(weight.sum(axis) * places).sum() / weight.sum() for axis in (0, 1)]
-    wanted = (middle + 0.5) * stride - 0.5
-    assert all(abs(float(place) - wanted) < stride / 5 for place in found)
+    off = []
+    for item in (CAT, COFFEE, ROCKET):
+        x = masker._net._input(frame(item.image[:256, :256]), 256)
+        for row, column in itertools.product((0.35, 0.5, 0.65), repeat=2):
+            image = x.clone().requires_grad_()
+            cells = masker._net._blocks(image, stride)
+            cell = (int(row * cells.shape[-2]), int(column * cells.shape[-1]))
+            cells[0, :, cell[0], cell[1]].square().sum().backward()
+            weight = image.grad[0].square().sum(0).double()
+            for axis in (0, 1):
+                found = (weight.sum(1 - axis) * places).sum() / weight.sum()
+                off.append(float(found) - ((cell[axis] + 0.5) * stride - 0.5))
+    assert abs(np.mean(off)) < stride / 4
 
 
 def test_masks_cover_every_pixel_and_follow_edges(masker: MaskTeacher) -> None:
@@ -179,10 +177,16 @@ def test_loading_leaves_the_random_state_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_identity_names_weights_and_settings(labeller: LabelTeacher, masker: MaskTeacher) -> None:
-    assert labeller.identity == EmbeddedLabelTeacher(SMALL_LABELS, "cpu").identity
-    assert embedded._LiteNet(torch.device("cpu")).digest in labeller.identity
-    assert embedded._LiteNet(torch.device("cpu")).digest in masker.identity
+def test_identity_names_weights_and_settings(labeller: EmbeddedLabelTeacher, masker: MaskTeacher) -> None:
+    for digest in (
+        labeller._net.digest,
+        labeller._sentences.digest,
+        '"short_sides": [224, 320]',
+        '"top": 10',
+    ):
+        assert digest in labeller.identity
+    assert labeller._net.digest in masker.identity
+    assert EmbeddedMaskTeacher(SMALL_MASKS, "cpu").identity == masker.identity
     other = EmbeddedMaskTeacher(SMALL_MASKS.model_copy(update={"scale": 7.0}), "cpu")
     assert other.identity != masker.identity
 

@@ -20,7 +20,7 @@ from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large, deepla
 from torchvision.models.segmentation.deeplabv3 import DeepLabV3
 
 from scenelift.config import ImageNetworkConfig
-from scenelift.errors import WeightsError
+from scenelift.errors import ConfigError, WeightsError
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,14 @@ class _DeepLabBody(nn.Module):
     def __init__(self, network: DeepLabV3) -> None:
         super().__init__()
         self.backbone = network.backbone
-        self.aspp = network.classifier[:-1]
+        self.aspp = nn.Sequential(*list(network.classifier)[:-1])
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.training and len(images) < 2:  # one pooled value a channel has no variance to normalise by
+            raise ConfigError(
+                "train: DeepLabV3 expects at least 2 images in a step, found 1; raise train.scenes_per_step "
+                "or train.frames_per_scene, or choose networks.image.name=small"
+            )
         return cast(Tensor, self.aspp(self.backbone(images)["out"]))
 
 
@@ -140,7 +145,7 @@ def build_image_network(config: ImageNetworkConfig) -> ImageNetwork:
     """The 2D network of a configuration.
 
     Raises:
-        WeightsError: the weights named in it are missing or do not fit.
+        WeightsError: the weights named in it are missing, cannot be fetched, or do not fit.
     """
     return IMAGE_NETWORKS[config.name](config)
 
@@ -158,7 +163,7 @@ def _load_backbone(
         if cached.is_file():
             state = read_weights(cached)
         elif config.download:
-            state = torch.hub.load_state_dict_from_url(published.url, weights_only=True, check_hash=True)
+            state = _fetch(published.url)
         else:
             log.warning(
                 "%s starts from random weights: %s is not there. For ImageNet weights set "
@@ -168,7 +173,8 @@ def _load_backbone(
                 cached,
             )
             return
-    wanted = backbone.state_dict()
+    # old files lack batch norm's counters, which nothing reads
+    wanted = {k: v for k, v in backbone.state_dict().items() if not k.endswith("num_batches_tracked")}
     found = {rename(key): value for key, value in state.items()}
     missing = [key for key in wanted if key not in found or found[key].shape != wanted[key].shape]
     if missing:
@@ -178,6 +184,15 @@ def _load_backbone(
             f"expected torchvision's {published} state dict"
         )
     backbone.load_state_dict({key: found[key] for key in wanted})
+
+
+def _fetch(url: str) -> Mapping[str, Tensor]:
+    try:
+        return torch.hub.load_state_dict_from_url(url, weights_only=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network, a full disk, another hash
+        raise WeightsError(
+            f"{url} cannot be fetched ({error}); fetch it elsewhere and set networks.image.weights=FILE"
+        ) from None
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:

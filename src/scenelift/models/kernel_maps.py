@@ -8,10 +8,10 @@ Kernel indices are lexicographic in the offset ``(dx, dy, dz)``, dz fastest, and
 ``p + offset``: a weight viewed as ``(k, k, k, in, out)`` is that of ``torch.nn.functional.conv3d`` over a
 volume indexed ``[x, y, z]``.
 
-Layout. The rows summed into are cut into *tiles* of about `RUN_ROWS` pairs per kernel offset. Within a tile pairs are
-ordered by kernel index, so that each weight meets one contiguous *run* of gathered rows (a plain matrix
-product), and ``bag_index`` lists, row by row of the tile, where its products lie (one segmented sum).
-Every row is written once: no scatter, no atomics, the same sum in the same order each time.
+Layout. The rows summed into are cut into *tiles* of about `RUN_ROWS` pairs per kernel offset. Within a tile
+pairs are ordered by kernel index, so that each weight meets one contiguous *run* of gathered rows (a plain
+matrix product), and ``bag_index`` lists, row by row of the tile, where its products lie (one segmented
+sum). Every row is written once: no scatter, no atomics, the same sum in the same order each time.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from torch import Tensor
 
 from scenelift.models.voxels import key_step, pack, unpack
 
-RUN_ROWS = {"cpu": 2048, "cuda": 1 << 15}
-"""Mean rows of a run. On a CPU the gathered rows and products of a tile should stay in cache, yet each product
-be worth the call (tiny ones suffer most from busy neighbours); a GPU wants few, large launches."""
+RUN_ROWS = {"cpu": 1024, "cuda": 1 << 14}
+"""Mean rows of a run. On a CPU the gathered rows and products of a tile should stay in cache, yet each
+product be worth its call (tiny ones suffer most from busy neighbours); a GPU wants few, large launches."""
 
 _NO_KEY = torch.iinfo(torch.int64).max
 

@@ -5,9 +5,9 @@ of each row (``embedding_bag`` in sum mode is that segmented sum, vectorised and
 and device). Buffers are bounded by the tile, and only features, weight and the shared map are kept for the
 backward pass. The float arithmetic is done in one fixed order, so results repeat exactly.
 
-On a CPU this runs within a few per cent of the bare matrix products (``benchmarks/sparse_conv.py``): summing
-products through ``index_add_`` one kernel offset at a time, as is usual, costs about ten times as much as the
-segmented sum over a tile.
+On a CPU about three quarters of a training pass are the matrix products themselves
+(``benchmarks/sparse_conv.py``). The usual ``index_add_`` per kernel offset costs 30 to 40 ns for each pair,
+the segmented sum over a tile 2 to 5 (32 to 128 channels, two cores).
 """
 
 from __future__ import annotations

@@ -1,0 +1,324 @@
+"""Annotation: what is asked of the teachers, what is kept, and what is found again."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fixtures_scenes import CLASSES, FakeLabelTeacher, FakeMaskTeacher, TinySource, annotated, tiny_source
+from scenelift.annotate import FRAMES_PER_BATCH, Annotations, annotate
+from scenelift.cache import Cache, Key
+from scenelift.classes import ClassTable
+from scenelift.config import PairingConfig
+from scenelift.errors import CacheError, RunError
+from scenelift.labels import pseudo_labels
+from scenelift.pairing import pair_points
+from scenelift.types import Frame, Frames, Scene
+
+PAIRING = PairingConfig(depth_tolerance_m=0.1)
+
+
+class Desk:
+    """A source, a cache and the teachers of one run after another."""
+
+    def __init__(self, folder: Path, source: TinySource | None = None) -> None:
+        self.cache = Cache(folder / "cache")
+        self.source = source or tiny_source()
+        assert self.source.truth is not None
+        self.truth = self.source.truth
+
+    def run(
+        self,
+        classes: ClassTable = CLASSES,
+        pairing: PairingConfig = PAIRING,
+        labels: FakeLabelTeacher | None = None,
+        masks: FakeMaskTeacher | None = None,
+    ) -> Annotations:
+        """Annotate with new teachers, which note what they are asked; and note what was written."""
+        self.labels = labels or FakeLabelTeacher(self.truth)
+        self.masks = masks or FakeMaskTeacher(self.truth)
+        before = self.count()
+        names = self.source.names("train")
+        try:
+            return annotate(self.source, names, classes, self.labels, self.masks, pairing, self.cache)
+        finally:
+            self.written = {k: n - before.get(k, 0) for k, n in self.count().items() if n != before.get(k, 0)}
+
+    def count(self) -> dict[str, int]:
+        return {stage: stats.entries for stage, stats in self.cache.stats().items()}
+
+    def change(self, name: str, edit: Callable[[Frame], Frame]) -> None:
+        """Edit the first frame of a scene."""
+        scene = self.source.scenes[name]
+        first, *others = scene.frames
+        self.source.scenes[name] = replace(scene, frames=Frames.of([edit(first), *others]))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+class TestAnswers:
+    def test_everything_can_be_read_back(self, desk: Desk) -> None:
+        known = desk.run()
+        np.testing.assert_array_equal(known.text, np.eye(8, dtype=np.float32)[:4])
+        for name, scene in desk.source.scenes.items():
+            pairs = pair_points(scene.points_world, scene.frames, PAIRING)
+            for field in ("frame_index", "point_index", "pixel_uv"):
+                np.testing.assert_array_equal(getattr(known.pairs(name), field), getattr(pairs, field))
+            for frame in scene.frames:
+                (features,) = desk.labels.image_features([frame])
+                (masks,) = desk.masks.masks([frame])
+                np.testing.assert_array_equal(known.features(name, frame.name), features)
+                np.testing.assert_array_equal(known.masks(name, frame.name).ids, masks.ids)
+                np.testing.assert_array_equal(known.masks(name, frame.name).features, masks.features)
+                grid, text = torch.from_numpy(features)[None], torch.from_numpy(known.text)
+                labels = pseudo_labels(grid, text, (24, 32))[0]
+                assert known.labels(name, frame.name).dtype == np.uint8
+                np.testing.assert_array_equal(known.labels(name, frame.name), labels)
+
+    def test_the_labels_are_mostly_true(self, desk: Desk) -> None:
+        """Of this teacher; a transposed or shifted grid would not be."""
+        known = desk.run()
+        truth = desk.truth.frame("scene1", "f2")
+        assert truth is not None
+        assert (known.labels("scene1", "f2") == truth.labels).mean() > 0.85
+
+    def test_long_scenes_go_in_batches(self, tmp_path: Path) -> None:
+        desk = Desk(tmp_path, tiny_source(num_scenes=1, frames=2 * FRAMES_PER_BATCH + 3))
+        known = desk.run()
+        assert desk.labels.asked == desk.masks.asked == [f"scene0/f{i}" for i in range(19)]
+        assert list(known.scenes["scene0"].frames) == [f"f{i}" for i in range(19)]
+        assert known.pairs("scene0").frame_index.max() == 18
+
+    def test_progress_is_told_after_each_scene(self, desk: Desk) -> None:
+        told: list[object] = []
+
+        def progress(what: str, total: int, done: int) -> AbstractContextManager[Callable[[str], None]]:
+            told.append((what, total, done))
+            return nullcontext(told.append)
+
+        annotate(
+            desk.source,
+            desk.source.names("train"),
+            CLASSES,
+            FakeLabelTeacher(desk.truth),
+            FakeMaskTeacher(desk.truth),
+            PAIRING,
+            desk.cache,
+            progress=progress,
+        )
+        assert told == [("annotate", 2, 0), "scene0", "scene1"]
+
+
+class TestResume:
+    def test_a_second_run_asks_nothing(self, desk: Desk) -> None:
+        first = desk.run()
+        assert desk.written == {"label_features": 8, "labels": 8, "masks": 8, "pairs": 2}
+        second = desk.run()
+        assert desk.labels.asked == desk.masks.asked == []
+        assert desk.written == {}
+        assert second.scenes == first.scenes
+
+    def test_after_a_kill_only_the_rest_is_asked(self, tmp_path: Path) -> None:
+        desk = Desk(tmp_path, tiny_source(num_scenes=2, frames=12))
+        with pytest.raises(KeyboardInterrupt):
+            desk.run(labels=FakeLabelTeacher(desk.truth, die_after=8))
+        killed = desk.labels.asked, desk.masks.asked
+        assert [len(asked) for asked in killed] == [8, 8]
+        known = desk.run()
+        every = [f"scene{i}/f{j}" for i in range(2) for j in range(12)]
+        assert (killed[0] + desk.labels.asked, killed[1] + desk.masks.asked) == (every, every)
+        whole = Desk(tmp_path / "other", desk.source).run()
+        assert known.scenes == whole.scenes
+
+    def test_a_kill_between_the_teachers_loses_no_features(self, desk: Desk) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            desk.run(masks=FakeMaskTeacher(desk.truth, die_after=0))
+        assert len(desk.labels.asked) == 4
+        desk.run()
+        assert desk.labels.asked == [f"scene1/f{i}" for i in range(4)]
+        assert len(desk.masks.asked) == 8
+
+    def test_a_new_frame_is_the_only_one_asked(self, tmp_path: Path) -> None:
+        whole = tiny_source(num_scenes=1, frames=5)
+        scene = whole.scenes["scene0"]
+        desk = Desk(tmp_path, whole)
+        whole.scenes["scene0"] = replace(scene, frames=scene.frames[:4])
+        desk.run()
+        whole.scenes["scene0"] = scene
+        desk.run()
+        assert desk.labels.asked == desk.masks.asked == ["scene0/f4"]
+        assert desk.written == {"label_features": 1, "labels": 1, "masks": 1, "pairs": 1}
+
+
+class TestWhatRunsAgain:
+    def test_a_new_class_list_runs_text_and_labels_only(self, desk: Desk) -> None:
+        first = desk.run()
+        second = desk.run(classes=ClassTable.parse("box, lamp, floor"))
+        assert desk.labels.asked == desk.masks.asked == []
+        assert desk.written == {"labels": 8}
+        assert second.text.shape == (3, 8)
+        assert second.labels("scene0", "f0").max() <= 2
+        assert first.digest(["scene0"]) != second.digest(["scene0"])
+
+    def test_a_changed_pose_runs_pairs_only(self, desk: Desk) -> None:
+        first = desk.run()
+        shift = np.eye(4)
+        shift[0, 3] = 0.3
+        desk.change("scene1", lambda frame: replace(frame, cam_from_world=shift @ frame.cam_from_world))
+        second = desk.run()
+        assert desk.labels.asked == desk.masks.asked == []
+        assert desk.written == {"pairs": 1}
+        assert first.digest(["scene0"]) == second.digest(["scene0"])
+        assert first.digest(["scene1"]) != second.digest(["scene1"])
+
+    @pytest.mark.parametrize("what", ["intrinsics", "depth_m", "no depth"])
+    def test_so_does_anything_else_of_the_camera(self, desk: Desk, what: str) -> None:
+        config = PAIRING.model_copy(update={"depth_test": "none"})
+        desk.run(pairing=config)
+
+        def edit(frame: Frame) -> Frame:
+            assert frame.depth_m is not None
+            if what == "intrinsics":
+                return replace(frame, intrinsics=frame.intrinsics * np.diag([1.1, 1.1, 1]))
+            return replace(frame, depth_m=frame.depth_m + 1 if what == "depth_m" else None)
+
+        desk.change("scene1", edit)
+        desk.run(pairing=config)
+        assert desk.written == {"pairs": 1}
+
+    def test_a_changed_cloud_runs_pairs_only(self, desk: Desk) -> None:
+        desk.run()
+        scene = desk.source.scenes["scene0"]
+        desk.source.scenes["scene0"] = replace(scene, points_world=scene.points_world + np.float32(0.001))
+        desk.run()
+        assert desk.written == {"pairs": 1}
+
+    def test_changed_pairing_runs_pairs_only(self, desk: Desk) -> None:
+        desk.run()
+        desk.run(pairing=PairingConfig(depth_test="relative"))
+        assert desk.written == {"pairs": 2}
+
+    def test_a_changed_image_is_asked_again(self, desk: Desk) -> None:
+        first = desk.run()
+        desk.change("scene0", lambda frame: replace(frame, image=255 - frame.image))
+        second = desk.run()
+        assert desk.labels.asked == desk.masks.asked == ["scene0/f0"]
+        assert desk.written == {"label_features": 1, "labels": 1, "masks": 1}
+        assert first.digest(["scene0"]) != second.digest(["scene0"])
+
+    def test_another_label_teacher(self, desk: Desk) -> None:
+        desk.run()
+        desk.run(labels=FakeLabelTeacher(desk.truth, identity="other"))
+        assert (len(desk.labels.asked), desk.masks.asked) == (8, [])
+        assert desk.written == {"label_features": 8, "labels": 8}
+
+    def test_another_mask_teacher(self, desk: Desk) -> None:
+        first = desk.run()
+        second = desk.run(masks=FakeMaskTeacher(desk.truth, identity="other"))
+        assert (desk.labels.asked, len(desk.masks.asked)) == ([], 8)
+        assert desk.written == {"masks": 8}
+        assert first.digest(["scene0"]) != second.digest(["scene0"])
+
+    def test_names_do_not_matter(self, desk: Desk) -> None:
+        """Another user's copy of the data under other names finds everything."""
+        desk.run()
+        scene = desk.source.scenes.pop("scene0")
+        desk.source.scenes.pop("scene1")
+        frames = [replace(frame, scene="copy", name=f"x{i}") for i, frame in enumerate(scene.frames)]
+        copied = Scene("copy", scene.points_world, scene.rgb, Frames.of(frames))
+        desk.source.scenes["copy"] = copied
+        desk.run()
+        assert desk.labels.asked == desk.masks.asked == []
+        assert desk.written == {}
+
+
+class TestDamage:
+    @pytest.mark.parametrize("stage", ["features", "labels", "masks", "pairs"])
+    def test_reading_names_the_entry_and_the_next_run_mends_it(self, desk: Desk, stage: str) -> None:
+        known = desk.run()
+        keys = known.scenes["scene0"]
+        key: Key = keys.pairs if stage == "pairs" else getattr(keys.frames["f1"], stage)
+        spoil(desk.cache, key)
+
+        def read() -> object:
+            return known.pairs("scene0") if stage == "pairs" else getattr(known, stage)("scene0", "f1")
+
+        with pytest.raises(CacheError, match=f"{key.stage} {key.digest} is missing or was damaged.*annotate"):
+            read()
+        desk.run()
+        assert desk.written == {key.stage: 1}
+        assert desk.labels.asked == (["scene0/f1"] if stage == "features" else [])
+        assert desk.masks.asked == (["scene0/f1"] if stage == "masks" else [])
+        read()
+
+    def test_damaged_features_that_are_needed(self, desk: Desk) -> None:
+        known = desk.run()
+        frame = known.scenes["scene0"].frames["f1"]
+        spoil(desk.cache, frame.features)
+        desk.cache.path(frame.labels).unlink()
+        with pytest.raises(CacheError, match="run the same command again"):
+            desk.run()
+        assert desk.run().scenes == known.scenes
+        assert desk.labels.asked == ["scene0/f1"]
+
+
+def spoil(cache: Cache, key: Key) -> None:
+    path = cache.path(key)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+class TestIndex:
+    def test_round_trip(self, tmp_path: Path) -> None:
+        source, known = annotated(tmp_path)
+        known.save(tmp_path / "index.json")
+        loaded = Annotations.load(tmp_path / "index.json", known.cache)
+        np.testing.assert_array_equal(loaded.text, known.text)
+        assert loaded.text.dtype == np.float32
+        assert loaded.scenes == known.scenes
+        assert loaded.digest(source.names("train")) == known.digest(source.names("train"))
+        np.testing.assert_array_equal(loaded.labels("scene1", "f3"), known.labels("scene1", "f3"))
+
+    def test_order_of_frames_survives(self, tmp_path: Path) -> None:
+        """f10 comes after f9 in the scene and before it in the alphabet."""
+        _, known = annotated(tmp_path, num_scenes=1, frames=11)
+        known.save(tmp_path / "index.json")
+        loaded = Annotations.load(tmp_path / "index.json", known.cache)
+        assert list(loaded.scenes["scene0"].frames) == [f"f{i}" for i in range(11)]
+        assert loaded.digest(["scene0"]) == known.digest(["scene0"])
+
+    def test_text_is_kept_to_the_bit(self, tmp_path: Path) -> None:
+        text = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
+        Annotations(Cache(tmp_path), text).save(tmp_path / "index.json")
+        loaded = Annotations.load(tmp_path / "index.json", Cache(tmp_path))
+        np.testing.assert_array_equal(loaded.text, text)
+
+    def test_of_another_version(self, tmp_path: Path) -> None:
+        (tmp_path / "index.json").write_text(json.dumps({"schema": 2}))
+        with pytest.raises(RunError, match="expected schema 1, found 2; run annotate again"):
+            Annotations.load(tmp_path / "index.json", Cache(tmp_path))
+
+    def test_scene_that_was_not_annotated(self, desk: Desk) -> None:
+        known = desk.run()
+        for ask in (known.pairs, lambda name: known.labels(name, "f0"), lambda name: known.digest([name])):
+            with pytest.raises(RunError, match="scene attic is not annotated; run `scenelift annotate`"):
+                ask("attic")
+
+    def test_digest_depends_on_the_scenes_asked_for(self, desk: Desk) -> None:
+        known = desk.run()
+        digests = {known.digest(names) for names in ([], ["scene0"], ["scene1"], ["scene0", "scene1"])}
+        assert len(digests) == 4
+        assert known.digest(["scene0"]) == copy.deepcopy(known).digest(["scene0"])
+        assert replace(known, text=known.text[:3]).digest(["scene0"]) != known.digest(["scene0"])

@@ -1,0 +1,224 @@
+"""Checkpoints: going on is as if nothing had happened, and a damaged file is never believed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fixtures_scenes import annotated, tiny_config
+from scenelift import checkpoint
+from scenelift.batches import SceneStore, batches
+from scenelift.config import Config
+from scenelift.cotrain import Trainer, cotrain
+from scenelift.errors import OutputError, RunError
+from scenelift.files import is_temp
+from scenelift.models.networks import Networks
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> SceneStore:
+    source, annotations = annotated(tmp_path_factory.mktemp("checkpoint"))
+    return SceneStore(source, source.names("train"), annotations, "masks")
+
+
+def fresh(config: Config, store: SceneStore) -> Trainer:
+    networks = Networks(config.networks, config.latent, 8, store.target_dim(), config.seed)
+    return Trainer(networks, config, torch.eye(4, 8), STEPS // config.train.epochs)
+
+
+def advance(trainer: Trainer, store: SceneStore, until: int) -> list[dict[str, Any]]:
+    records = [r.record() for r in cotrain(trainer, batches(store, trainer.config, trainer.step, until))]
+    for record in records:
+        record.pop("seconds")
+    return records
+
+
+def state(trainer: Trainer) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in checkpoint.pack(trainer).items()}
+
+
+def assert_same(have: dict[str, Tensor], want: dict[str, Tensor]) -> None:
+    assert have.keys() == want.keys()
+    assert [key for key in want if not torch.equal(have[key], want[key])] == []
+
+
+@pytest.mark.parametrize("train", [{"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.0}, {}])
+def test_going_on_at_any_step_is_bit_equal(train: dict[str, Any], store: SceneStore, tmp_path: Path) -> None:
+    config = tiny_config(train=train, switch={"granularity": "image"})
+    whole, straight = fresh(config, store), []
+    for step in range(STEPS):
+        checkpoint.save_training(tmp_path / f"{step}.safetensors", whole, "d")
+        straight += advance(whole, store, step + 1)
+    assert {record["stage"] for record in straight} == {1, 2}
+    for step in range(STEPS):
+        resumed = fresh(config, store)
+        checkpoint.load_training(tmp_path / f"{step}.safetensors", resumed, "d")
+        assert resumed.step == step
+        assert advance(resumed, store, STEPS) == straight[step:]
+        assert_same(state(resumed), state(whole))
+
+
+@pytest.fixture
+def saved(store: SceneStore, tmp_path: Path) -> tuple[Path, Trainer]:
+    trainer = fresh(tiny_config(), store)
+    advance(trainer, store, 1)
+    checkpoint.save_training(tmp_path / "last.safetensors", trainer, "digest")
+    return tmp_path / "last.safetensors", trainer
+
+
+def test_what_is_loaded_is_what_was_saved(saved: tuple[Path, Trainer], store: SceneStore) -> None:
+    path, trainer = saved
+    other = fresh(tiny_config(seed=9), store)
+    checkpoint.load_training(path, other, "digest")
+    assert_same(state(other), state(trainer))
+    assert checkpoint.training_step(path, "digest") == 1
+    assert any(key.startswith("optimizer.") for key in state(trainer))
+
+
+def test_another_digest_is_refused_and_changes_nothing(
+    saved: tuple[Path, Trainer], store: SceneStore
+) -> None:
+    path, _ = saved
+    other = fresh(tiny_config(seed=9), store)
+    before = state(other)
+    with pytest.raises(RunError, match="another configuration"):
+        checkpoint.load_training(path, other, "other")
+    assert_same(state(other), before)
+    assert checkpoint.training_step(path, "other") is None
+
+
+def test_a_missing_file(tmp_path: Path, store: SceneStore) -> None:
+    path = tmp_path / "none.safetensors"
+    assert checkpoint.training_step(path, "digest") is None
+    with pytest.raises(RunError, match=r"none\.safetensors: no such file; train first"):
+        checkpoint.load_training(path, fresh(tiny_config(), store), "digest")
+    with pytest.raises(RunError, match="no such file"):
+        checkpoint.read_networks(path)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_a_truncated_file(keep: int, saved: tuple[Path, Trainer], store: SceneStore) -> None:
+    path, _ = saved
+    path.write_bytes(path.read_bytes()[:keep])
+    other = fresh(tiny_config(seed=9), store)
+    before = state(other)
+    with pytest.raises(RunError, match=r"is damaged .*delete it") as caught:
+        checkpoint.load_training(path, other, "digest")
+    assert "\n" not in str(caught.value)
+    assert_same(state(other), before)
+    assert checkpoint.training_step(path, "digest") is None
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("small") / "networks.safetensors"
+    checkpoint.save_networks(path, nn.Linear(3, 2), torch.eye(2, 3), {"digest": "abc", "n": [1, 2]})
+    return path
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_flipped_bit_goes_unseen(data: st.DataObject, small_file: Path, tmp_path: Path) -> None:
+    """Wherever it is: in the tensors, in their names, in the facts beside them."""
+    content = bytearray(small_file.read_bytes())
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    (tmp_path / "flipped.safetensors").write_bytes(content)
+    try:
+        read = checkpoint.read_networks(tmp_path / "flipped.safetensors")
+    except RunError:
+        return
+    # JSON has bits that mean nothing: an escape's case or white space; then all that was read is right
+    assert read[2] == {"digest": "abc", "n": [1, 2]}
+    want_state, want_text, _ = checkpoint.read_networks(small_file)
+    assert_same({**read[0], "text": read[1]}, {**want_state, "text": want_text})
+
+
+@pytest.mark.parametrize("fact", [{"step": 2}, {"digest": "other"}])
+def test_a_header_that_was_changed_is_not_believed(
+    fact: dict[str, Any], saved: tuple[Path, Trainer], store: SceneStore
+) -> None:
+    path, _ = saved
+    rewrite(path, fact)
+    with pytest.raises(RunError, match="checksum differs"):
+        checkpoint.load_training(path, fresh(tiny_config(), store), fact.get("digest", "digest"))
+
+
+def rewrite(path: Path, changes: dict[str, Any]) -> None:
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["scenelift"])
+    save_file(load_file(path), path, metadata={"scenelift": json.dumps({**header, **changes})})
+
+
+def test_another_version_is_refused(saved: tuple[Path, Trainer], store: SceneStore) -> None:
+    path, _ = saved
+    rewrite(path, {"format": 99})
+    assert checkpoint.training_step(path, "digest") is None
+    with pytest.raises(RunError, match=r"expected training of format 1, found training of format 99"):
+        checkpoint.load_training(path, fresh(tiny_config(), store), "digest")
+
+
+def test_files_of_other_kinds_are_refused(saved: tuple[Path, Trainer], tmp_path: Path) -> None:
+    path, _ = saved
+    with pytest.raises(RunError, match="expected networks of format 1, found training"):
+        checkpoint.read_networks(path)
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(RunError, match="is damaged"):
+        checkpoint.read_networks(tmp_path / "foreign.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"scenelift": "[1]"})
+    with pytest.raises(RunError, match="is damaged"):
+        checkpoint.read_networks(tmp_path / "odd.safetensors")
+    assert checkpoint.training_step(tmp_path / "odd.safetensors", "digest") is None
+
+
+def test_networks_of_another_shape_are_refused(saved: tuple[Path, Trainer], store: SceneStore) -> None:
+    path, _ = saved
+    other = fresh(tiny_config(latent={"dim": 4}), store)
+    with pytest.raises(RunError, match=r"last\.safetensors does not fit these networks") as caught:
+        checkpoint.load_training(path, other, "digest")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_kill_while_writing_leaves_the_old_file(
+    saved: tuple[Path, Trainer], store: SceneStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, trainer = saved
+    before = path.read_bytes()
+    advance(trainer, store, 2)
+    for error, expected in ((KeyboardInterrupt(), KeyboardInterrupt), (OSError(28, "full"), OutputError)):
+
+        def die(source: object, target: object, error: BaseException = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", die)
+            with pytest.raises(expected):
+                checkpoint.save_training(path, trainer, "digest")
+        assert path.read_bytes() == before
+        assert not [item for item in path.parent.iterdir() if is_temp(item)]
+    checkpoint.save_training(path, trainer, "digest")
+    assert checkpoint.training_step(path, "digest") == 2
+
+
+def test_networks_come_back_with_their_facts(store: SceneStore, tmp_path: Path) -> None:
+    networks = fresh(tiny_config(), store).networks
+    text = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32))
+    about = {"classes": ["a", "ü"], "nested": {"x": [1, 2.5, None]}}
+    checkpoint.save_networks(tmp_path / "deep" / "n.safetensors", networks, text, about)
+    read, read_text, read_about = checkpoint.read_networks(tmp_path / "deep" / "n.safetensors")
+    assert_same(read, networks.state_dict())
+    assert torch.equal(read_text, text)
+    assert read_about == about

@@ -1,0 +1,45 @@
+"""Progress shows what it is told, on standard error."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from scenelift.progress import bars, silent
+
+
+def test_silent_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with silent("annotate", 2) as advance:
+        advance("one")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_a_terminal_a_line_at_either_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with bars("train [stage 1]", 5, 2) as advance:
+        assert capsys.readouterr().err == "train [stage 1]: 2 of 5 done\n"
+        advance("loss 0.5")
+    shown = capsys.readouterr()
+    assert shown.err.startswith("train [stage 1]: finished in ")
+    assert shown.out == ""
+
+
+def test_on_a_terminal_a_bar_with_the_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(force_terminal=True, width=120, record=True, quiet=False, file=Discard())
+    monkeypatch.setattr("rich.console.Console", lambda stderr: console)
+    with bars("train [stage 1]", 5, 2) as advance:
+        advance("loss 0.5")
+        advance("loss [0.4]")
+    text = console.export_text()
+    assert "train [stage 1]" in text
+    assert "4/5" in text
+    assert "loss [0.4]" in text
+
+
+class Discard:
+    """A stream that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
