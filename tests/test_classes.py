@@ -37,7 +37,7 @@ class TestLists:
         ("text", "repeated"),
         [
             ("wall, floor, wall", "wall"),
-            ("wall, Wall , floor", "Wall, wall"),
+            ("wall, Wall , floor", "wall"),
             ("a, b, b, a", "a, b"),
             ("sofa / couch, sofa", "sofa"),
             ("sofa / couch, couch / settee", "couch"),

@@ -74,7 +74,7 @@ class TestClaim:
     def test_a_file_in_its_place(self, run: RunFolder) -> None:
         run.path.parent.mkdir(parents=True)
         run.path.write_text("a file")
-        with pytest.raises(OutputError, match="--out .* cannot be made: File exists"):
+        with pytest.raises(OutputError, match=r"--out .* cannot be made: File exists"):
             run.claim(Config())
 
     def test_a_file_above_it(self, tmp_path: Path) -> None:

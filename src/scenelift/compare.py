@@ -59,11 +59,15 @@ def compare(asked: Comparison, seed: int, progress: Progress = silent) -> list[R
         raise ConfigError("compare: expected at least one recipe, found none")
     folder = RunFolder(asked.out / f"seed{seed}")
     rows: list[ReportRow] = []
+    source = None  # read, or rendered, once for all recipes of the same data
     for recipe in asked.recipes:
         own = RunFolder(folder.path / recipe)
         config = load(recipe, (*asked.overrides, f"seed={seed}"), asked.data)
         own.claim(config)
-        session = Session(config, own, asked.cache, asked.device, _named(progress, recipe))
+        if rows and config.data != session.config.data:
+            source = None
+        session = Session(config, own, asked.cache, asked.device, _named(progress, recipe), source)
+        source = session.source
         annotations = pipeline.annotate(session)
         pair = pipeline.train(session, annotations)
         rows.append(pipeline.row(session, pipeline.evaluate(session, annotations, pair)))

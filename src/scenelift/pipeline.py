@@ -53,6 +53,7 @@ class Session:
         cache_root: where annotations go; shared between runs.
         device: where networks compute, ``"cpu"`` or ``"cuda"``.
         progress: how progress is shown.
+        opened: the data set, when another session has opened it already.
     """
 
     config: Config
@@ -60,6 +61,7 @@ class Session:
     cache_root: Path
     device: str = "cpu"
     progress: Progress = silent
+    opened: SceneSource | None = None
 
     @cached_property
     def cache(self) -> Cache:
@@ -69,7 +71,7 @@ class Session:
     @cached_property
     def source(self) -> SceneSource:
         """The scenes."""
-        return open_source(self.config.data)
+        return open_source(self.config.data) if self.opened is None else self.opened
 
     @cached_property
     def classes(self) -> ClassTable:
@@ -348,7 +350,7 @@ def _predict_scene(
 def _shares(counts: Sequence[dict[str, list[int]]], classes: ClassTable) -> dict[str, dict[str, float]]:
     shares: dict[str, dict[str, float]] = {}
     for kind in ("2D", "3D"):
-        total = [sum(of_class) for of_class in zip(*(item[kind] for item in counts), strict=True)]
+        total = [sum(item[kind][index] for item in counts) for index in range(len(classes))]
         labelled = max(1, sum(total))
         shares[kind] = {name: n / labelled for name, n in zip(classes.names, total, strict=True)}
     return shares

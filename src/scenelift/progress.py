@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SECONDS_BETWEEN_LINES = 15.0
 
 Advance: TypeAlias = Callable[[str], None]
 """Call after each unit of work, with a short note such as the current loss (or an empty string)."""
@@ -21,10 +27,16 @@ def silent(what: str, total: int, done: int = 0) -> Iterator[Advance]:
 
 @contextmanager
 def bars(what: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """A bar with elapsed time and ETA on standard error; where that is no terminal, a line at either end."""
-    import time
-
+    """A bar with elapsed time and ETA on standard error; where that is no terminal, a line now and then."""
     from rich.console import Console
+
+    console = Console(stderr=True)
+    with (_bar if console.is_terminal else _lines)(console, what, total, done) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(console: Console, what: str, total: int, done: int) -> Iterator[Advance]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -34,13 +46,6 @@ def bars(what: str, total: int, done: int = 0) -> Iterator[Advance]:
     )
     from rich.progress import Progress as RichProgress
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        start = time.monotonic()
-        console.print(f"{what}: {done} of {total} done", highlight=False, markup=False)
-        yield lambda note: None
-        console.print(f"{what}: finished in {time.monotonic() - start:.1f} s", highlight=False, markup=False)
-        return
     columns = (
         TextColumn("{task.description:<28}", markup=False),
         BarColumn(),
@@ -53,3 +58,26 @@ def bars(what: str, total: int, done: int = 0) -> Iterator[Advance]:
     with RichProgress(*columns, console=console) as shown:
         task = shown.add_task(what, total=total, completed=done, note="")
         yield lambda note: shown.update(task, advance=1, note=note)
+
+
+@contextmanager
+def _lines(console: Console, what: str, total: int, done: int) -> Iterator[Advance]:
+    """For log files: at the start, every `SECONDS_BETWEEN_LINES`, and at the end."""
+    start = shown = time.monotonic()
+    now_done = done
+
+    def say(text: str) -> None:
+        console.print(f"{what}: {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def advance(note: str) -> None:
+        nonlocal now_done, shown
+        now_done += 1
+        now = time.monotonic()
+        if now - shown >= SECONDS_BETWEEN_LINES and now_done < total:
+            shown = now
+            left = (now - start) / (now_done - done) * (total - now_done)
+            say(f"{now_done} of {total}, about {left:.0f} s left{', ' if note else ''}{note}")
+
+    say(f"{done} of {total} done")
+    yield advance
+    say(f"{now_done} of {total} in {time.monotonic() - start:.1f} s")
