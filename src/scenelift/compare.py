@@ -19,6 +19,7 @@ from scenelift.progress import Advance, Progress, silent
 from scenelift.recipes import load
 from scenelift.report import ReportRow
 from scenelift.runfolder import RunFolder
+from scenelift.scenes import SceneSource
 
 DEMO_RECIPES = ("maskclip", "wo_cns", "base_clip", "wo_sct", "cns")
 """The bottom of the paper's tables, and its method: differences are to the first, pictures of the last."""
@@ -59,15 +60,14 @@ def compare(asked: Comparison, seed: int, progress: Progress = silent) -> list[R
         raise ConfigError("compare: expected at least one recipe, found none")
     folder = RunFolder(asked.out / f"seed{seed}")
     rows: list[ReportRow] = []
-    source = None  # read, or rendered, once for all recipes of the same data
+    opened: dict[str, SceneSource] = {}  # each data set is read, or rendered, once for all recipes
     for recipe in asked.recipes:
         own = RunFolder(folder.path / recipe)
         config = load(recipe, (*asked.overrides, f"seed={seed}"), asked.data)
         own.claim(config)
-        if rows and config.data != session.config.data:
-            source = None
-        session = Session(config, own, asked.cache, asked.device, _named(progress, recipe), source)
-        source = session.source
+        data, shown = config.digest("data"), _named(progress, recipe)
+        session = Session(config, own, asked.cache, asked.device, shown, opened.get(data))
+        opened[data] = session.source
         annotations = pipeline.annotate(session)
         pair = pipeline.train(session, annotations)
         rows.append(pipeline.row(session, pipeline.evaluate(session, annotations, pair)))
