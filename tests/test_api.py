@@ -163,7 +163,7 @@ def test_points_that_are_not_finite(run: TrainedRun) -> None:
 
 @pytest.mark.parametrize("size", [1e9, 1e300])
 def test_points_too_far_apart(run: TrainedRun, size: float) -> None:
-    with pytest.raises(DataError, match="millimetres in place of metres|not finite"):
+    with pytest.raises(DataError, match=r"millimetres in place of metres|not finite"):
         run.segment_points(np.array([[0, 0, 0], [size, 0, 0], [-size, 0, 0]]))
 
 
@@ -176,7 +176,7 @@ def test_no_run(tmp_path: Path) -> None:
 
 
 def test_weights_named_in_the_run_are_not_needed(folder: Path, tmp_path: Path) -> None:
-    state, text, about = checkpoint.read_networks(folder / "networks.safetensors")
+    _, text, about = checkpoint.read_networks(folder / "networks.safetensors")
     config = tiny_config(networks={"image": {"name": "deeplabv3_mobilenet_v3_large", "weights": "gone.pth"}})
     bare = tiny_config(networks={"image": {"name": "deeplabv3_mobilenet_v3_large", "weights": "none"}})
     networks = Networks(bare.networks, bare.latent, 8, 3)

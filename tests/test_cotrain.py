@@ -8,7 +8,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,9 +171,7 @@ def test_a_step_minimises_eq_5_and_7() -> None:
         (result.loss, total),
     ]:
         assert have == pytest.approx(float(want.detach()), rel=1e-4)
-    for (name, have), before in zip(
-        trainer.networks.named_parameters(), reference.parameters(), strict=True
-    ):
+    for (name, have), before in zip(trainer.networks.named_parameters(), reference.parameters(), strict=True):
         assert before.grad is not None, name
         want = before.detach() - 0.1 * before.grad
         scale = float(before.grad.abs().max()) + 1e-3
@@ -242,9 +239,7 @@ def test_refined_predictions_are_voted_in_masks() -> None:
 
 
 def test_the_stage_changes_after_its_epochs() -> None:
-    config = tiny_config(
-        train={"epochs": 3, "switch_after": 2}, switch={"clip": 0, "image": 1, "points": 0}
-    )
+    config = tiny_config(train={"epochs": 3, "switch_after": 2}, switch={"clip": 0, "image": 1, "points": 0})
     trainer = trainer_of(config, steps=2)
     assert (trainer.stage1_steps, trainer.total_steps) == (4, 6)
     results = list(cotrain(trainer, [paint_batch(0)] * 6))

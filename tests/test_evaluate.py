@@ -71,9 +71,7 @@ def test_evaluation_counts_as_by_hand(source: TinySource, names: tuple[str, ...]
         told.append((what, total, done))
         yield notes.append
 
-    have = evaluate(
-        source, ("scene0", "scene1"), ClassTable.from_names(names), guesser, progress=progress
-    )
+    have = evaluate(source, ("scene0", "scene1"), ClassTable.from_names(names), guesser, progress=progress)
     in_2d, in_3d = [], []
     for name in ("scene0", "scene1"):
         scene, truth = source.scenes[name], source.truth.scenes.get(name)

@@ -133,9 +133,7 @@ def test_the_3d_network_labels_every_point(pair: NetworkPair, scene: Scene) -> N
     expected = torch.empty(len(points), 4)
     for row, members in zip(logits.softmax(1), cells.values(), strict=True):
         expected[members] = row
-    np.testing.assert_allclose(
-        pair.point_probabilities(scene.points_world, scene.rgb), expected, atol=1e-4
-    )
+    np.testing.assert_allclose(pair.point_probabilities(scene.points_world, scene.rgb), expected, atol=1e-4)
     have = predictor(pair, None).points(scene)
     assert have.coverage == 1.0
     assert have.labels.dtype == np.uint8
@@ -297,9 +295,7 @@ def test_the_ensemble_averages_where_a_pair_joins(
     assert (want != of_points).any()
 
 
-def test_the_ensemble_knows_frames_by_name(
-    pair: NetworkPair, scene: Scene, annotations: Annotations
-) -> None:
+def test_the_ensemble_knows_frames_by_name(pair: NetworkPair, scene: Scene, annotations: Annotations) -> None:
     """A scene reduced to some frames gets for them what the whole scene gets."""
     asked = predictor(pair, annotations, predict={"ensemble": True})
     whole = dict(asked.frames(scene))

@@ -22,7 +22,7 @@ from scenelift.errors import CacheError, RunError
 from scenelift.files import read_json, write_json
 from scenelift.labels import pseudo_labels
 from scenelift.pairing import pair_points
-from scenelift.progress import Progress, silent
+from scenelift.progress import Advance, Progress, silent
 from scenelift.scenes import SceneSource
 from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.types import F16, F32, U8, Frame, Masks, Pairs, Scene
@@ -160,13 +160,17 @@ def annotate(
         pairing: method step 4.
         cache: where results go.
         device: for the projection of points.
-        progress: told after each scene.
+        progress: told after each scene, or after each frame where there is one scene only.
 
     Raises:
         DataError: a scene cannot be read, or a teacher cannot answer for it.
         CacheError: the cache cannot be written.
     """
     annotator = _Annotator(classes, label_teacher, mask_teacher, pairing, cache, device)
+    if len(names) == 1:  # a capture: its frames are the units of work
+        scene = source.scene(names[0])
+        with progress("annotate", len(scene.frames), 0) as advance:
+            return Annotations(cache, annotator.text, {scene.name: annotator.scene(scene, advance)})
     done: dict[str, SceneKeys] = {}
     with progress("annotate", len(names), 0) as advance:
         for name in names:
@@ -192,7 +196,7 @@ class _Annotator:
         self.text = label_teacher.text_features(classes.prompts)
         self._text_digest = array_digest(self.text)
 
-    def scene(self, scene: Scene) -> SceneKeys:
+    def scene(self, scene: Scene, advance: Advance = lambda note: None) -> SceneKeys:
         """Everything about one scene: first its frames, then its pairs."""
         frames: dict[str, FrameKeys] = {}
         views: list[str] = []
@@ -204,6 +208,8 @@ class _Annotator:
             self._masks(batch, keys)
             frames.update((frame.name, key) for frame, key in zip(batch, keys, strict=True))
             views += [_view_digest(frame) for frame in batch]
+            for frame in batch:
+                advance(frame.name)
         return SceneKeys(self._pairs(scene, views), frames)
 
     def _frame_keys(self, image: str, frame: Frame) -> FrameKeys:

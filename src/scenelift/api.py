@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,7 @@ class TrainedRun:
         Raises:
             DataError: it is no such image.
         """
-        array = np.asarray(image)
+        array = _array(image, "segment_image")
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
             raise DataError(
                 f"segment_image: expected an (H, W, 3) uint8 RGB image, found {array.dtype} of shape "
@@ -87,16 +88,18 @@ class TrainedRun:
         Raises:
             DataError: wrong shapes or types, or points that are not finite.
         """
-        points = np.asarray(xyz)
-        if points.ndim != 2 or points.shape[1] != 3 or not np.issubdtype(points.dtype, np.number):
+        points = _array(xyz, "segment_points")
+        if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "iuf":
             raise DataError(
                 "segment_points: expected (N, 3) coordinates in metres, "
                 f"found {points.dtype} of shape {points.shape}"
             )
-        if not np.isfinite(points).all():
-            bad = int((~np.isfinite(points).all(1)).sum())
+        with np.errstate(over="ignore"):  # what float32 cannot hold is as good as infinite
+            finite = np.isfinite(points.astype(np.float32)).all(1)
+        if not finite.all():
+            bad = int((~finite).sum())
             raise DataError(f"segment_points: {bad} of {len(points)} points are not finite; remove them")
-        colors = None if rgb is None else np.asarray(rgb)
+        colors = None if rgb is None else _array(rgb, "segment_points")
         if colors is not None and (colors.shape != points.shape or colors.dtype != np.uint8):
             raise DataError(
                 f"segment_points: expected uint8 colours of shape {points.shape}, "
@@ -105,3 +108,10 @@ class TrainedRun:
         centred = (points - points.mean(0) if len(points) else points).astype(np.float32)
         probability = self.pair.point_probabilities(centred, colors)
         return best_prediction(probability, (len(points),))
+
+
+def _array(value: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise DataError(f"{what}: expected an array, found something else ({error})") from None

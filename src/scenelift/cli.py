@@ -7,15 +7,11 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from scenelift.errors import ConfigError, DataError, SceneLiftError
-
-if TYPE_CHECKING:
-    from scenelift.config import Config
-    from scenelift.pipeline import Session
+from scenelift.errors import ConfigError, SceneLiftError
 
 app = typer.Typer(
     name="scenelift",
@@ -74,7 +70,7 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)  # or --version would miss a command
 def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
@@ -133,9 +129,10 @@ def check(data: Data, set_: Set = None, as_json: Annotated[bool, typer.Option("-
     import json
 
     from scenelift.check import check_source, summary_lines, to_json
+    from scenelift.options import resolve_config
     from scenelift.scenes.registry import open_source
 
-    config = _config(data, "cns", None, None, None, set_, 0, "cpu")
+    config = resolve_config(data, "cns", None, None, None, set_, 0, "cpu")
     report = check_source(open_source(config.data), config)
     if as_json:
         typer.echo(json.dumps(to_json(report), indent=1))
@@ -162,8 +159,9 @@ def annotate(
 ) -> None:
     """Run the teachers and the pairing over every frame, into the cache."""
     from scenelift import pipeline
+    from scenelift.options import open_session
 
-    session = _session(data, out, recipe, data_recipe, classes, teacher, set_, seed, device, cache)
+    session = open_session(data, out, recipe, data_recipe, classes, teacher, set_, seed, device, cache)
     pipeline.check(session)
     annotations = pipeline.annotate(session)
     typer.echo(f"{len(annotations.scenes)} scenes annotated: {session.folder.annotations}")
@@ -184,8 +182,9 @@ def train(
 ) -> None:
     """Train both networks; annotates first what is not annotated yet."""
     from scenelift import pipeline
+    from scenelift.options import open_session
 
-    session = _session(data, out, recipe, data_recipe, classes, teacher, set_, seed, device, cache)
+    session = open_session(data, out, recipe, data_recipe, classes, teacher, set_, seed, device, cache)
     pipeline.check(session)
     pair = pipeline.train(session, pipeline.annotate(session))
     typer.echo("this recipe trains nothing" if pair is None else f"networks: {session.folder.networks}")
@@ -197,9 +196,10 @@ def evaluate(run: RunArg, device: Device = "auto", cache: CacheRoot = None) -> N
     from rich.console import Console
 
     from scenelift import pipeline
+    from scenelift.options import reopen_session
     from scenelift.report import terminal_table
 
-    session = _reopen(run, device, cache)
+    session = reopen_session(run, device, cache)
     annotations = pipeline.annotate(session)
     pair = pipeline.train(session, annotations)
     rows = [pipeline.row(session, pipeline.evaluate(session, annotations, pair))]
@@ -214,19 +214,20 @@ def predict(run: RunArg, data: Data, out: Out, set_: Set = None, device: Device 
     from scenelift import pipeline
     from scenelift.api import TrainedRun
     from scenelift.device import resolve_device
+    from scenelift.options import resolve_config
     from scenelift.predict import Predictor
     from scenelift.progress import bars
     from scenelift.runfolder import RunFolder
 
     trained = TrainedRun(run, resolve_device(device))
-    target = _config(data, "cns", None, None, None, set_, 0, device)
+    target = resolve_config(data, "cns", None, None, None, set_, 0, device)
     config = trained.config.model_copy(
         update={"data": target.data, "predict": target.predict, "classes": trained.classes.names}
     )
     folder = RunFolder(out)
-    folder.claim(config)
     session = pipeline.Session(config, folder, folder.cache, resolve_device(device), bars)
     pipeline.check(session)
+    folder.claim(config)
     predictor = Predictor(config, trained.pair, None)
     names = session.names("train", "val")
     pipeline.write_predictions(
@@ -244,8 +245,9 @@ def export(
 ) -> None:
     """Write a run's labels of its own scenes: labelled PLY, label PNGs, overlays, legend."""
     from scenelift import pipeline
+    from scenelift.options import reopen_session
 
-    session = _reopen(run, device, cache)
+    session = reopen_session(run, device, cache)
     annotations = pipeline.annotate(session)
     pipeline.predict(session, annotations, pipeline.train(session, annotations), to)
     typer.echo(f"exported: {to}")
@@ -268,8 +270,9 @@ def fit(
 ) -> None:
     """Everything on your own capture: check, annotate, train, predict, report."""
     from scenelift import pipeline
+    from scenelift.options import open_session
 
-    session = _session(data, out, recipe, data_recipe, classes, teacher, set_, seed, device, cache)
+    session = open_session(data, out, recipe, data_recipe, classes, teacher, set_, seed, device, cache)
     pipeline.fit(session, _command())
     typer.echo(f"labels: {session.folder.predictions}\nreport: {session.folder.report}")
 
@@ -323,79 +326,6 @@ def cache_prune(
     gone = Cache(_existing(root)).prune(stage, older_than_days, limit, dry_run)
     verb = "would remove" if dry_run else "removed"
     typer.echo(f"{verb} {len(gone)} entries, {sum(item.bytes for item in gone) / 2**20:.1f} MiB")
-
-
-# --- from options to a session ----------------------------------------------------------------------
-
-
-def _config(
-    data: str,
-    recipe: str,
-    data_recipe: str | None,
-    classes: str | None,
-    teacher: str | None,
-    overrides: list[str] | None,
-    seed: int,
-    device: str,
-) -> Config:
-    from scenelift.classes import ClassTable
-    from scenelift.device import resolve_device
-    from scenelift.recipes import load
-
-    synthetic = data == "synthetic"
-    if data_recipe is None:
-        on_cpu = resolve_device(device) == "cpu"
-        data_recipe = "synthetic" if synthetic else "capture_cpu" if on_cpu else "capture"
-    options: dict[str, object] = {"seed": seed}
-    if not synthetic:
-        options["data"] = {"source": "capture", "path": data}
-    if classes is not None:
-        ClassTable.parse(classes)  # complains before anything is read
-        options["classes"] = [name.strip() for name in classes.split(",") if name.strip()]
-    if teacher is not None:
-        options["teachers"] = {"labels": {"kind": teacher}, "masks": {"kind": teacher}}
-    return load(recipe, overrides or (), data_recipe, options)
-
-
-def _session(
-    data: str,
-    out: Path,
-    recipe: str,
-    data_recipe: str | None,
-    classes: str | None,
-    teacher: str | None,
-    overrides: list[str] | None,
-    seed: int,
-    device: str,
-    cache: Path | None,
-) -> Session:
-    from scenelift.device import resolve_device
-    from scenelift.pipeline import Session
-    from scenelift.progress import bars
-    from scenelift.runfolder import RunFolder
-
-    config = _config(data, recipe, data_recipe, classes, teacher, overrides, seed, device)
-    session = Session(config, RunFolder(out), cache or out / "cache", resolve_device(device), bars)
-    # a wrong folder or class list is told before the output folder is made
-    if not session.names("train") or not session.classes:
-        raise DataError(f"{data}: expected at least one scene, found none")
-    session.folder.claim(config)
-    return session
-
-
-def _reopen(run: Path, device: str, cache: Path | None) -> Session:
-    from scenelift.device import resolve_device
-    from scenelift.errors import RunError
-    from scenelift.pipeline import Session
-    from scenelift.progress import bars
-    from scenelift.recipes import load_resolved
-    from scenelift.runfolder import RunFolder
-
-    folder = RunFolder(run)
-    if not folder.config.is_file():
-        raise RunError(f"run {run}: expected a folder with config.yaml, found none; give the --out of a run")
-    config = load_resolved(folder.config)
-    return Session(config, folder, cache or folder.cache, resolve_device(device), bars)
 
 
 def _existing(root: Path) -> Path:

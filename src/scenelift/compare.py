@@ -64,7 +64,6 @@ def compare(asked: Comparison, seed: int, progress: Progress = silent) -> list[R
     for recipe in asked.recipes:
         own = RunFolder(folder.path / recipe)
         config = load(recipe, (*asked.overrides, f"seed={seed}"), asked.data)
-        own.claim(config)
         data, shown = config.digest("data"), _named(progress, recipe)
         session = Session(config, own, asked.cache, asked.device, shown, opened.get(data))
         opened[data] = session.source

@@ -101,9 +101,14 @@ def check(session: Session) -> CheckReport:
 
 
 def annotate(session: Session) -> Annotations:
-    """Teachers' answers and pairs of every scene; from the cache where it has them."""
+    """Teachers' answers and pairs of every scene; from the cache where it has them.
+
+    Raises:
+        RunError: the folder holds another run, or files that are not ours.
+    """
     config = session.config
     teachers = open_teachers(config.teachers, session.source.truth, session.device)
+    session.folder.claim(config)  # not before: a wrong option leaves no folder that its correction meets
     annotations = annotating.annotate(
         session.source,
         session.names("train", "val"),
@@ -213,7 +218,7 @@ def fit(session: Session, command: str) -> None:
     """Everything, on data that may have no ground truth: labelled clouds and frames, and the report.
 
     Args:
-        session: the run; its folder must be claimed.
+        session: the run.
         command: for the report.
     """
     check(session)

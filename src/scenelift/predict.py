@@ -41,9 +41,10 @@ class NetworkPair:
     @torch.no_grad()
     def image_probabilities(self, images: U8) -> Tensor:
         """(B, H, W, 3) uint8 images to (B, C, H, W) float32 class probabilities."""
-        unit = (
-            torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2).float() / 255
-        )
+        own = torch.from_numpy(
+            np.array(images, order="C")
+        )  # PyTorch wants neither read-only nor flipped arrays
+        unit = own.to(self.device).permute(0, 3, 1, 2).float() / 255
         logits = self.networks.run_images(unit, self.text).logits
         full = F.interpolate(logits.float(), size=unit.shape[2:], mode="bilinear", align_corners=False)
         return full.softmax(1)
@@ -57,7 +58,9 @@ class NetworkPair:
         points = torch.from_numpy(points_xyz - middle).to(self.device)
         one = torch.zeros(len(points), dtype=torch.int64, device=self.device)
         coords, voxel = voxelize(points, one, self.config.voxel_m)
-        colors = None if rgb is None else torch.from_numpy(rgb).to(self.device).float() / 255
+        colors = (
+            None if rgb is None else _bytes(rgb).to(self.device).float() / 255
+        )
         inputs = voxel_inputs([colors], [len(points)], voxel, len(coords), self.config.inputs)
         logits = self.networks.run_points(coords, inputs, self.text).logits
         return logits.float().softmax(1)[voxel]
@@ -223,6 +226,11 @@ def best_prediction(probability: Tensor, shape: tuple[int, ...]) -> Prediction:
 def _certain(labels: U8) -> Prediction:
     """Labels of a voter that gives no probability: 1 where it says something."""
     return Prediction(labels, (labels != IGNORE).astype(np.float32))
+
+
+def _bytes(array: U8) -> Tensor:
+    """A copy: PyTorch takes neither read-only nor flipped arrays."""
+    return torch.from_numpy(np.array(array, order="C"))
 
 
 def _u8(labels: Tensor) -> U8:

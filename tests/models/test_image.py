@@ -140,9 +140,7 @@ def test_a_damaged_file_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_shape_are_refused(
-    mobile_state: dict[str, torch.Tensor], tmp_path: Path
-) -> None:
+def test_weights_of_another_shape_are_refused(mobile_state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     state = {**mobile_state, "features.0.0.weight": torch.zeros(16, 3, 5, 5)}
     del state["features.1.block.0.0.weight"]
     save_file(state, tmp_path / "other.safetensors")

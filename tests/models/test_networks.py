@@ -46,7 +46,9 @@ def test_the_seed_alone_decides_the_weights() -> None:
 
 @pytest.mark.parametrize(("weight", "target_dim"), [(0.0, 3), (1.0, 0)])
 def test_no_latent_heads_without_latent_loss(weight: float, target_dim: int) -> None:
-    assert not any("latent" in key for key in build(target_dim=target_dim, latent={"weight": weight}).state_dict())
+    assert not any(
+        "latent" in key for key in build(target_dim=target_dim, latent={"weight": weight}).state_dict()
+    )
 
 
 def test_the_target_map_is_frozen_unless_asked() -> None:
