@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fixtures_capture import BOX, ROOM, camera_path, cast
 from scenelift.annotate import Annotations, annotate
 from scenelift.cache import Cache
+from scenelift.checkpoint import save_networks
 from scenelift.classes import ClassTable
 from scenelift.config import Config, PairingConfig
+from scenelift.models.networks import Networks
 from scenelift.recipes import build, merge
 from scenelift.types import F16, F32, F64, U8, U16, Frame, Frames, FrameTruth, Masks, Scene, SceneTruth
 
@@ -219,3 +222,18 @@ def annotated(folder: Path, **keys: Any) -> tuple[TinySource, Annotations]:
         Cache(folder / "cache"),
     )
     return source, annotations
+
+
+def save_untrained_run(folder: Path) -> None:
+    """A run folder with fresh networks, as training leaves it but for the training."""
+    config = tiny_config(networks={"image": {"name": "small"}})
+    about = {
+        "digest": "abc",
+        "config": config.model_dump(mode="json"),
+        "classes": list(CLASSES.names),
+        "prompts": [list(phrases) for phrases in CLASSES.prompts],
+        "colors": CLASSES.colors.tolist(),
+        "target_dim": 3,
+    }
+    networks = Networks(config.networks, config.latent, 8, 3, seed=5)
+    save_networks(folder / "networks.safetensors", networks, torch.eye(4, 8), about)

@@ -43,7 +43,7 @@ def assert_same_training(have: RunFolder, want: RunFolder) -> None:
 # --- once, and not twice -------------------------------------------------------------------------------
 
 
-def assert_results_schema(path: Path, rows: int) -> dict[str, Any]:
+def checked_results(path: Path, rows: int) -> dict[str, Any]:
     results: dict[str, Any] = json.loads(path.read_text())
     assert list(results) == ["schema", "recipe", "dataset", "seed", "rows"]
     assert results["schema"] == 1
@@ -62,7 +62,7 @@ def test_fit_makes_everything_once(bench: Bench) -> None:
     folder = session.folder
     assert (bench.steps, bench.asked) == (WHOLE, 2 * 8)
     assert [record["step"] for record in folder.read_log()] == list(range(WHOLE))
-    results = assert_results_schema(folder.results, rows=1)
+    results = checked_results(folder.results, rows=1)
     row = results["rows"][0]
     assert (results["recipe"], results["dataset"], results["seed"]) == ("tiny", "synthetic", 0)
     assert 0 < row["miou_2d"] <= 1
@@ -138,7 +138,7 @@ def test_no_validation_scenes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(bench.source, "names", lambda split: scenes if split == "train" else ())
     session = bench.session()
     pipeline.fit(session, "x")
-    assert_results_schema(session.folder.results, rows=1)["rows"][0]["miou_2d"] is None
+    assert checked_results(session.folder.results, rows=1)["rows"][0]["miou_2d"] is None
 
 
 # --- stopped and gone on -------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def test_a_recipe_without_training(bench: Bench) -> None:
     pipeline.fit(session, "x")
     assert bench.steps == 0
     assert not session.folder.networks.exists()
-    row = assert_results_schema(session.folder.results, rows=1)["rows"][0]
+    row = checked_results(session.folder.results, rows=1)["rows"][0]
     assert row["miou_2d"] > 0.5  # the fake teacher knows the truth but for the cells' borders
     assert row["coverage_3d"] > 0.8
 
@@ -303,16 +303,17 @@ def test_without_truth_label_shares_stand_in(bench: Bench) -> None:
     bench.source.truth = None
     session = bench.session()
     pipeline.fit(session, "x")
-    row = assert_results_schema(session.folder.results, rows=1)["rows"][0]
+    row = checked_results(session.folder.results, rows=1)["rows"][0]
     assert row["miou_2d"] is row["miou_3d"] is row["coverage_2d"] is None
     assert row["per_class_2d"] == {}
     assert row["seconds"] > 0
     page = session.folder.report.read_text()
     assert "There is no ground truth here" in page
     assert not session.folder.evaluation.exists()
+    annotations = pipeline.annotate(session)
+    pair = pipeline.train(session, annotations)
     with pytest.raises(DataError, match="no ground truth"):
-        annotations = pipeline.annotate(session)
-        pipeline.evaluate(session, annotations, pipeline.train(session, annotations))
+        pipeline.evaluate(session, annotations, pair)
 
 
 @pytest.mark.parametrize(
