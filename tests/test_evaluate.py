@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from fixtures_scenes import CLASSES, TinySource, tiny_source
+from fixtures_scenes import CLASSES, TinySource, TinyTruth, tiny_source
 from scenelift.classes import ClassTable
 from scenelift.errors import ConfigError, DataError
 from scenelift.evaluate import Evaluation, evaluate, run_ids
@@ -105,6 +105,9 @@ def test_names_are_matched_whatever_their_case(source: TinySource) -> None:
     assert table.dtype == np.uint8
     assert table[:4].tolist() == [IGNORE, 1, IGNORE, 0]
     assert (table[4:] == IGNORE).all()
+    capitals = TinyTruth()
+    capitals.classes = ClassTable.from_names(["Box", "FLOOR", "lamp"])
+    assert run_ids(capitals, CLASSES)[:3].tolist() == [3, 1, IGNORE]
 
 
 def test_no_common_class_is_told(source: TinySource) -> None:

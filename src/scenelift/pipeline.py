@@ -124,12 +124,12 @@ def annotate(session: Session) -> Annotations:
 
 
 def train(session: Session, annotations: Annotations) -> NetworkPair | None:
-    """Both networks, trained; ``None`` for a recipe without training (0 epochs).
+    """Both networks, trained; ``None`` for a recipe that lets the teacher answer, or trains 0 epochs.
 
     Goes on from the last checkpoint of this run, or from the end of stage 1 of any run that shares it.
     """
     config, folder = session.config, session.folder
-    if config.train.epochs == 0:
+    if config.train.epochs == 0 or config.predict.source == "teacher":
         return None
     target = config.latent.target if config.latent.weight > 0 else None
     store = SceneStore(session.source, session.names("train"), annotations, target)

@@ -58,9 +58,7 @@ class NetworkPair:
         points = torch.from_numpy(points_xyz - middle).to(self.device)
         one = torch.zeros(len(points), dtype=torch.int64, device=self.device)
         coords, voxel = voxelize(points, one, self.config.voxel_m)
-        colors = (
-            None if rgb is None else _bytes(rgb).to(self.device).float() / 255
-        )
+        colors = None if rgb is None else _bytes(rgb).to(self.device).float() / 255
         inputs = voxel_inputs([colors], [len(points)], voxel, len(coords), self.config.inputs)
         logits = self.networks.run_points(coords, inputs, self.text).logits
         return logits.float().softmax(1)[voxel]
