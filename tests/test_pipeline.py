@@ -129,7 +129,7 @@ def test_predictions_of_another_run_are_done_again(bench: Bench) -> None:
     pipeline.predict(other, annotations, pair, out)
     assert bench.source.read == ["scene0", "scene1"]
     assert json.loads((out / "done.json").read_text())["digest"] != pipeline._predictions_digest(
-        session, annotations
+        session, annotations, pair
     )
 
 

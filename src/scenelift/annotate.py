@@ -250,8 +250,9 @@ class _Annotator:
             self.cache.put(keys[i].masks, arrays, {"frame": batch[i].key})
 
     def _pairs(self, scene: Scene, views: Sequence[str]) -> Key:
-        points = array_digest(scene.points_world)
-        key = cache_key("pairs", points=points, views=list(views), config=self.pairing.model_dump())
+        # the colours as well: pairs do not depend on them, but what is trained from this scene does
+        cloud = array_digest(scene.points_world, *([] if scene.rgb is None else [scene.rgb]))
+        key = cache_key("pairs", cloud=cloud, views=list(views), config=self.pairing.model_dump())
         if not self.cache.has(key):
             pairs = pair_points(scene.points_world, scene.frames, self.pairing, self.device)
             arrays = {

@@ -31,7 +31,6 @@ class TrainedRun:
         config: the run's configuration.
         classes: what it segments, in the order of the label ids.
         pair: the networks.
-        digest: of everything the networks were trained from.
 
     Raises:
         RunError: there are no trained networks in the folder, or they are damaged.
@@ -41,7 +40,6 @@ class TrainedRun:
         path = RunFolder(Path(run)).networks
         state, text, about = checkpoint.read_networks(path)
         self.config: Config = build(about["config"])
-        self.digest: str = about["digest"]
         self.classes = ClassTable(
             tuple(about["classes"]),
             tuple(tuple(phrases) for phrases in about["prompts"]),
@@ -52,7 +50,7 @@ class TrainedRun:
         )
         networks = Networks(bare, self.config.latent, text.shape[1], about["target_dim"])
         networks.load_state_dict(state)
-        self.pair = NetworkPair(networks, text, self.config, resolve_device(device))
+        self.pair = NetworkPair(networks, text, self.config, resolve_device(device), about["digest"])
 
     def segment_image(self, image: npt.ArrayLike) -> Prediction:
         """Label every pixel of an image.

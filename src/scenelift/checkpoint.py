@@ -152,11 +152,15 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    state = hashlib.blake2b(digest_size=16)
     told = {key: value for key, value in header.items() if key != "checksum"}
-    state.update(json.dumps(told, sort_keys=True).encode())
+    return fingerprint(tensors, json.dumps(told, sort_keys=True))
+
+
+def fingerprint(tensors: Mapping[str, Tensor], header: str = "") -> str:
+    """Hex digest of named tensors, and of a text."""
+    state = hashlib.blake2b(header.encode(), digest_size=16)
     for key in sorted(tensors):
-        value = tensors[key]
+        value = tensors[key].detach().cpu().contiguous()
         state.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
         state.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()

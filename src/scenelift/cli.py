@@ -231,7 +231,7 @@ def predict(run: RunArg, data: Data, out: Out, set_: Set = None, device: Device 
     predictor = Predictor(config, trained.pair, None)
     names = session.names("train", "val")
     pipeline.write_predictions(
-        session, predictor, names, f"{config.digest()} {trained.digest}", out / "predictions"
+        session, predictor, names, f"{config.digest()} {trained.pair.digest}", out / "predictions"
     )
     typer.echo(f"predictions: {out / 'predictions'}")
 

@@ -99,4 +99,3 @@ def run_ids(truth: TruthSource, classes: ClassTable) -> U8:
             f"({', '.join(truth.classes.names)}); name them as it does"
         )
     return table
-

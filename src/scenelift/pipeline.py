@@ -136,15 +136,16 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     target_dim = store.target_dim()
     networks = Networks(config.networks, config.latent, annotations.text.shape[1], target_dim, config.seed)
     text = torch.from_numpy(annotations.text)
-    digest = _digest(config, annotations, session.names("train"), _TRAINING)
+    names, start = session.names("train"), checkpoint.fingerprint(networks.state_dict())
+    digest = _digest(config, annotations, names, _TRAINING, start)
     if folder.networks.is_file():
         state, _, about = checkpoint.read_networks(folder.networks)
         if about["digest"] == digest:
             networks.load_state_dict(state)
-            return NetworkPair(networks, text, config, session.device)
+            return NetworkPair(networks, text, config, session.device, digest)
     steps = steps_per_epoch(config, len(store.names))
     trainer = Trainer(networks, config, text, steps, session.device)
-    stage1 = cache_key("stage1", of=_digest(config, annotations, session.names("train"), _STAGE1))
+    stage1 = cache_key("stage1", of=_digest(config, annotations, names, _STAGE1, start))
     records = _restore(session, trainer, digest, stage1)
     first, total = trainer.step, trainer.total_steps
     with session.progress("train", total, first) as advance, folder.log.open("a", encoding="utf-8") as log:
@@ -167,7 +168,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
         "target_dim": target_dim,
     }
     checkpoint.save_networks(folder.networks, networks, text, about)
-    return NetworkPair(networks, text, config, session.device)
+    return NetworkPair(networks, text, config, session.device, digest)
 
 
 _STAGE1 = ("seed", "data", "networks", "augment", "train", "latent", "refine.clip")
@@ -175,11 +176,12 @@ _TRAINING = (*_STAGE1, "refine", "switch")
 
 
 def _digest(
-    config: Config, annotations: Annotations, names: tuple[str, ...], sections: tuple[str, ...]
+    config: Config, annotations: Annotations, names: tuple[str, ...], sections: tuple[str, ...], start: str
 ) -> str:
-    """What a training result depends on: these sections, and the annotations of these scenes."""
+    """What a result depends on: these sections, these scenes as annotated, the networks at the start."""
     state = hashlib.blake2b(config.digest(*sections).encode(), digest_size=16)
     state.update(annotations.digest(names).encode())
+    state.update(start.encode())
     return state.hexdigest()
 
 
@@ -201,7 +203,7 @@ def _restore(session: Session, trainer: Trainer, digest: str, stage1: Key) -> li
 def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | None) -> Evaluation:
     """Confusion matrices of the run's predictions on the validation scenes."""
     folder, names = session.folder, session.names("val")
-    digest = _predictions_digest(session, annotations)
+    digest = _predictions_digest(session, annotations, pair)
     if folder.evaluation.is_file():
         tree = read_json(folder.evaluation)
         if tree.get("digest") == digest:
@@ -248,7 +250,7 @@ def predict(
         For ``2D`` and ``3D`` the share of each class among the labels that were given.
     """
     predictor = Predictor(session.config, pair, annotations)
-    digest = _predictions_digest(session, annotations)
+    digest = _predictions_digest(session, annotations, pair)
     return write_predictions(session, predictor, session.names("val"), digest, out)
 
 
@@ -326,7 +328,7 @@ def write_predictions(
     if done.get("digest") != digest:
         done = {"digest": digest, "scenes": {}}
     write_legend(out / "legend.svg", session.classes)
-    left = [name for name in names if name not in done["scenes"]]
+    left = [n for n in names if n not in done["scenes"] or not (out / safe_name(n) / "points.ply").is_file()]
     with session.progress("predict", len(names), len(names) - len(left)) as advance:
         for name in left:
             scene = session.source.scene(name)
@@ -361,6 +363,7 @@ def _shares(counts: Sequence[dict[str, list[int]]], classes: ClassTable) -> dict
     return shares
 
 
-def _predictions_digest(session: Session, annotations: Annotations) -> str:
+def _predictions_digest(session: Session, annotations: Annotations, pair: NetworkPair | None) -> str:
     """What the predictions of the validation scenes depend on."""
-    return _digest(session.config, annotations, session.names("train", "val"), (*_TRAINING, "predict"))
+    start = "" if pair is None else pair.digest
+    return _digest(session.config, annotations, session.names("val"), ("data", "refine", "predict"), start)

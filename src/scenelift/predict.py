@@ -30,9 +30,13 @@ class NetworkPair:
         text: (C, dim) float32, unit length.
         config: how points become voxels.
         device: where to compute.
+        digest: of everything they were trained from.
     """
 
-    def __init__(self, networks: Networks, text: Tensor, config: Config, device: str = "cpu") -> None:
+    def __init__(
+        self, networks: Networks, text: Tensor, config: Config, device: str = "cpu", digest: str = ""
+    ) -> None:
+        self.digest = digest
         self.networks = networks.to(device).eval()
         self.text = text.to(device)
         self.config = config.networks.points

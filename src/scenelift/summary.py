@@ -16,7 +16,7 @@ from scenelift.export import label_colors
 from scenelift.metrics import Confusion
 from scenelift.orientation import upright
 from scenelift.predict import NetworkPair, Predictor
-from scenelift.render import render_overview, viewing_azimuth_deg
+from scenelift.render import AZIMUTH_DEG, render_overview, viewing_azimuth_deg
 from scenelift.report import Picture, ReportRow
 from scenelift.scenes import SceneSource
 from scenelift.types import U8, U16, Scene
@@ -156,8 +156,8 @@ def _cloud_row(
         colored.append(("ground truth", label_colors(run_ids(source.truth, classes)[truth.labels], classes)))
     points = upright(scene.points_world, scene.up_world)
     some = np.linspace(0, len(scene.frames) - 1, min(16, len(scene.frames))).round().astype(int)
-    poses = np.stack([scene.frames[int(index)].cam_from_world for index in some])
-    azimuth = viewing_azimuth_deg(poses, scene.up_world)
+    poses = [scene.frames[int(index)].cam_from_world for index in some]
+    azimuth = viewing_azimuth_deg(np.stack(poses), scene.up_world) if poses else AZIMUTH_DEG
     return Picture(
         scene.name,
         [(caption, render_overview(points, colors, CLOUD_PICTURE, azimuth)) for caption, colors in colored],
