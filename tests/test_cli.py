@@ -59,7 +59,7 @@ Command = Callable[..., Ended]
 def scenelift(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Run the entry point in this process."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
 
     def run(*args: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["scenelift", *map(str, args)])

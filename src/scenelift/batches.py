@@ -248,17 +248,28 @@ def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
 
 
 def batches(store: SceneStore, config: Config, first: int, last: int, ahead: int = 2) -> Iterator[Batch]:
-    """Batches of steps ``first`` to ``last`` − 1, drawn in a thread while the networks compute."""
+    """Batches of steps ``first`` to ``last`` − 1.
+
+    Args:
+        store: the scenes.
+        config: the run.
+        first: first step.
+        last: the step after the last one.
+        ahead: how many batches a thread draws while the networks compute. 0 = no thread: right where the
+            networks compute on the same cores, which a second thread would only keep waiting.
+    """
+    if ahead == 0:
+        yield from (draw_batch(store, config, step) for step in range(first, last))
+        return
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
         queue: list[Future[Batch]] = []
         try:
-            for step in range(first, last + ahead):
-                if step < last:
-                    queue.append(pool.submit(draw_batch, store, config, step))
-                if step >= first + ahead or step >= last:
-                    if not queue:
-                        return
+            for step in range(first, last):
+                queue.append(pool.submit(draw_batch, store, config, step))
+                if len(queue) > ahead:
                     yield queue.pop(0).result()
+            while queue:
+                yield queue.pop(0).result()
         finally:
             for future in queue:
                 future.cancel()

@@ -148,8 +148,9 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     stage1 = cache_key("stage1", of=_digest(config, annotations, names, _STAGE1, start))
     records = _restore(session, trainer, digest, stage1)
     first, total = trainer.step, trainer.total_steps
+    ahead = 0 if session.device == "cpu" else 2
     with session.progress("train", total, first) as advance, folder.log.open("a", encoding="utf-8") as log:
-        for result in cotrain(trainer, batches(store, config, first, total)):
+        for result in cotrain(trainer, batches(store, config, first, total, ahead)):
             records.append(result.record())
             log.write(json.dumps(records[-1]) + "\n")
             if trainer.step == trainer.stage1_steps and trainer.step < total:
