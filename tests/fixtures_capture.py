@@ -101,3 +101,16 @@ def edit_poses(folder: Path, change: Callable[[F64], F64]) -> None:
     """Replace every pose matrix of a ScanNet-style capture by ``change(matrix)``."""
     for path in (folder / "pose").glob("*.txt"):
         np.savetxt(path, change(np.loadtxt(path)))
+
+
+def level_cameras(forwards: list[tuple[float, float, float]]) -> np.ndarray:
+    """Level cameras in a world whose up is −y, as the first frame of a capture often defines it."""
+    poses = []
+    for forward in np.array(forwards, np.float64):
+        z = forward / np.linalg.norm(forward)
+        x = np.cross([0.0, 1.0, 0.0], z)
+        x /= np.linalg.norm(x)
+        pose = np.eye(4)
+        pose[:3, :3] = [x, np.cross(z, x), z]
+        poses.append(pose)
+    return np.stack(poses)

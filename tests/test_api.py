@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import scenelift
-from fixtures_scenes import CLASSES, tiny_config
+from fixtures_scenes import CLASSES, save_untrained_run, tiny_config
 from scenelift import checkpoint
 from scenelift.api import TrainedRun
 from scenelift.device import resolve_device
@@ -28,17 +28,7 @@ IMAGE = np.random.default_rng(2).integers(0, 256, (30, 41, 3), dtype=np.uint8)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose configuration names backbone weights that are long gone."""
     folder = tmp_path_factory.mktemp("api")
-    config = tiny_config(networks={"image": {"name": "small"}})
-    networks = Networks(config.networks, config.latent, 8, 3, seed=5)
-    about = {
-        "digest": "abc",
-        "config": config.model_dump(mode="json"),
-        "classes": list(CLASSES.names),
-        "prompts": [list(phrases) for phrases in CLASSES.prompts],
-        "colors": CLASSES.colors.tolist(),
-        "target_dim": 3,
-    }
-    checkpoint.save_networks(folder / "networks.safetensors", networks, torch.eye(4, 8), about)
+    save_untrained_run(folder)
     return folder
 
 

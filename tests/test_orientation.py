@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures_capture import level_cameras
 from scenelift.orientation import up_from_cameras, upright
 
 
@@ -24,19 +25,6 @@ def test_a_cloud_with_z_up_stays_as_it_is() -> None:
     np.testing.assert_array_equal(upright(cloud, np.array([0.0, 0.0, 2.0])), cloud)
 
 
-def _cameras(forwards: list[tuple[float, float, float]]) -> np.ndarray:
-    """Level cameras in a world whose up is −y, as the first frame of a capture often defines it."""
-    poses = []
-    for forward in np.array(forwards, np.float64):
-        z = forward / np.linalg.norm(forward)
-        x = np.cross([0.0, 1.0, 0.0], z)
-        x /= np.linalg.norm(x)
-        pose = np.eye(4)
-        pose[:3, :3] = [x, np.cross(z, x), z]
-        poses.append(pose)
-    return np.stack(poses)
-
-
 @pytest.mark.parametrize(
     "forwards",
     [
@@ -46,6 +34,6 @@ def _cameras(forwards: list[tuple[float, float, float]]) -> np.ndarray:
     ],
 )
 def test_up_is_found_though_all_cameras_look_down(forwards: list[tuple[float, float, float]]) -> None:
-    up_world = up_from_cameras(_cameras(forwards))
+    up_world = up_from_cameras(level_cameras(forwards))
     tolerance = 0.06 if len(forwards) > 1 else 0.5  # one camera knows its own up side only
     np.testing.assert_allclose(up_world, (0, -1, 0), atol=tolerance)

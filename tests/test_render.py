@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures_capture import level_cameras
 from scenelift.orientation import upright
 from scenelift.render import (
     AZIMUTH_DEG,
@@ -194,27 +195,14 @@ def test_the_splat_radius_follows_the_spacing(spacing: float) -> None:
     assert spacing < radius < 1.3 * spacing
 
 
-def _cameras(forwards: list[tuple[float, float, float]]) -> np.ndarray:
-    """Level cameras in a world whose up is −y, as the first frame of a capture often defines it."""
-    poses = []
-    for forward in np.array(forwards, np.float64):
-        z = forward / np.linalg.norm(forward)
-        x = np.cross([0.0, 1.0, 0.0], z)
-        x /= np.linalg.norm(x)
-        pose = np.eye(4)
-        pose[:3, :3] = [x, np.cross(z, x), z]
-        poses.append(pose)
-    return np.stack(poses)
-
-
 def test_the_view_of_a_capture_is_from_the_cameras_side() -> None:
     up_world = np.array([0.0, -1.0, 0.0])
-    azimuth = viewing_azimuth_deg(_cameras([(0.3, 0.2, 1), (-0.3, 0.2, 1)]), up_world)
+    azimuth = viewing_azimuth_deg(level_cameras([(0.3, 0.2, 1), (-0.3, 0.2, 1)]), up_world)
     ahead = upright(np.array([[0, 0, 1]], np.float32), up_world)[0]
     stands = np.array([np.cos(np.radians(azimuth)), np.sin(np.radians(azimuth)), 0])
     np.testing.assert_allclose(stands, -ahead, atol=0.03)
 
 
 def test_cameras_that_look_all_around_are_shown_from_the_usual_side() -> None:
-    around = _cameras([(1, 0.4, 0), (0, 0.4, 1), (-1, 0.4, 0.1), (0, 0.4, -1)])
+    around = level_cameras([(1, 0.4, 0), (0, 0.4, 1), (-1, 0.4, 0.1), (0, 0.4, -1)])
     assert viewing_azimuth_deg(around, np.array([0.0, -1.0, 0.0])) == AZIMUTH_DEG
