@@ -285,7 +285,7 @@ def report(
         folder.report,
         ReportData(
             title=f"scenelift: {config.recipe} on {data}",
-            dataset=f"{data}: {len(session.names('train'))} scenes to learn from, {len(shown)} to judge by",
+            dataset=f"{data}; scenes: {len(session.names('train'))} to learn from, {len(shown)} to judge by",
             command=command,
             classes=session.classes,
             rows=rows,
