@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
+from scenelift import progress
 from scenelift.progress import bars, silent
 
 
@@ -19,8 +20,24 @@ def test_without_a_terminal_a_line_at_either_end(capsys: pytest.CaptureFixture[s
         assert capsys.readouterr().err == "train [stage 1]: 2 of 5 done\n"
         advance("loss 0.5")
     shown = capsys.readouterr()
-    assert shown.err.startswith("train [stage 1]: finished in ")
-    assert shown.out == ""
+    assert shown.err.startswith("train [stage 1]: 3 of 5 in ")
+    assert shown.err.count("\n") == 1
+    assert not shown.out
+
+
+def test_without_a_terminal_long_work_tells_what_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(float(second) for second in range(0, 1000, 20))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with bars("train", 5, 2) as advance:
+        advance("loss 0.5")
+        advance("")
+        advance("")  # the last one is told by the closing line
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "train: 3 of 5, about 40 s left, loss 0.5"
+    assert lines[2] == "train: 4 of 5, about 20 s left"
+    assert lines[3:] == ["train: 5 of 5 in 80.0 s"]
 
 
 def test_on_a_terminal_a_bar_with_the_note(monkeypatch: pytest.MonkeyPatch) -> None:
