@@ -239,7 +239,9 @@ def refine(labels: Tensor, mask_ids: Tensor, num_classes: int) -> Tensor:
     _expect_labels(labels)
     first, per_image = _number_masks(mask_ids)
     # The same as `vote` on groups = first + mask_ids, without a pass over the pixels to make them.
-    votes = torch.add(labels, mask_ids, alpha=_LABEL_SPAN).add_(first[:, None, None] * _LABEL_SPAN)
+    votes = torch.add(labels, mask_ids, alpha=_LABEL_SPAN)
+    if len(labels) > 1:  # a pass over the pixels that one image alone can do without
+        votes.add_(first[:, None, None] * _LABEL_SPAN)
     winners = _majority(votes.reshape(-1), len(labels) * per_image, num_classes)
     return _spread(winners.reshape(len(labels), per_image), mask_ids, labels)
 
