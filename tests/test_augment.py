@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from scenelift.augment import (
     ImageTransform,
+    PointTransform,
     draw_image_transform,
     draw_point_transform,
-    identity_point_transform,
 )
 from scenelift.config import AugmentConfig
 from scenelift.types import F32, F64, I64, U8, Bool
@@ -209,7 +209,7 @@ class TestPointTransform:
 
     def test_identity_only_moves_the_middle(self) -> None:
         points = np.array([[1, 2, 3], [3, 6, 9]], dtype=np.float32)
-        transform = identity_point_transform()
+        transform = PointTransform(np.eye(3), 1.0, np.zeros(3))
         np.testing.assert_array_equal(transform.points(points), [[-1, -2, -3], [1, 2, 3]])
         rgb = np.array([[0, 51, 255]], dtype=np.uint8)
         np.testing.assert_allclose(transform.colors(rgb), [[0, 0.2, 1]], atol=1e-7)

@@ -126,8 +126,3 @@ def draw_point_transform(config: AugmentConfig, rng: np.random.Generator) -> Poi
     return PointTransform(
         linear, float(1 + rng.uniform(-jitter, jitter)), rng.uniform(-jitter, jitter, 3) / 2
     )
-
-
-def identity_point_transform() -> PointTransform:
-    """No change: what prediction uses."""
-    return PointTransform(np.eye(3), 1.0, np.zeros(3))

@@ -219,7 +219,7 @@ def predict(run: RunArg, data: Data, out: Out, set_: Set = None, device: Device 
     from scenelift.progress import bars
     from scenelift.runfolder import RunFolder
 
-    trained = TrainedRun(run, resolve_device(device))
+    trained = TrainedRun(run, device)
     target = resolve_config(data, "cns", None, None, None, set_, 0, device)
     config = trained.config.model_copy(
         update={"data": target.data, "predict": target.predict, "classes": trained.classes.names}
