@@ -67,6 +67,37 @@ DataConfig = Annotated[SyntheticData | CaptureData, Field(discriminator="source"
 # --- teachers ------------------------------------------------------------------------------------
 
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+"""What a teacher's network computes in; ``auto`` = float16 on CUDA, float32 elsewhere. Answers are float16."""
+
+
+class ClipLabels(Section):
+    """CLIP or SigLIP, dense (`scenelift.teachers.clip`)."""
+
+    kind: Literal["clip"] = "clip"
+    weights: str = "openai/clip-vit-base-patch16"
+    """Hub id, with ``@revision`` if wanted, or a folder as `save_pretrained` writes it. [C] ViT-B/16."""
+    attention: Literal["maskclip", "sclip", "naclip"] = "maskclip"
+    """The last block: values alone [P]; q·qᵀ + k·kᵀ (SCLIP); k·kᵀ that favours neighbours (NACLIP)."""
+    neighbour_sigma: float = Field(5.0, gt=0)
+    """For ``naclip``: sd of the Gaussian around a token, in tokens."""
+    key_smoothing: bool = False
+    """Average features over tokens with similar keys (MaskCLIP)."""
+    normalize: bool = True
+    """[D] CLIP's own mean and deviation; false = raw images in [0, 1], as the code line fed them."""
+    unit_length: bool = True
+    """[C] Bring each token's feature to unit length before it is interpolated; false = plain dot product."""
+    short_side: int | None = Field(448, ge=16, le=8192)
+    """[D] Shorter image side in pixels that the network sees; None = the frame's own size."""
+    window: int | None = Field(None, ge=32)
+    """Edge in pixels of square windows slid over larger inputs, their features averaged; None = all at once."""
+    window_stride: int | None = Field(None, ge=16)
+    """Pixels from window to window; None = half a window."""
+    templates: tuple[str, ...] | None = None
+    """Sentences with one ``{}`` for the class name; None = the method's 85."""
+    precision: Precision = "auto"
+
+
 class SimulatedLabels(Section):
     """A CLIP-like teacher made from ground truth (`scenelift.teachers.simulated`)."""
 
@@ -91,6 +122,39 @@ class SimulatedLabels(Section):
     """Share of those errors that stay among related classes; the others fall on any class."""
     token_noise: float = Field(1.0, ge=0)
     """Length of the random vector added to each token, in units of the clean feature's length."""
+
+
+class SamMasks(Section):
+    """SAM or SAM 2 segmenting everything (`scenelift.teachers.sam`); the library's defaults [C]."""
+
+    kind: Literal["sam"] = "sam"
+    weights: str = "facebook/sam-vit-huge"
+    """Hub id, with ``@revision`` if wanted, a folder as `save_pretrained` writes it, or Meta's own ``.pth``."""
+    points_per_side: int = Field(32, ge=1, le=256)
+    """Prompts form a grid of this many points a side."""
+    prompts: Literal["grid", "adaptive"] = "grid"
+    """``adaptive`` skips points of the grid that lie in an accepted mask of an earlier point."""
+    pred_iou_thresh: float = Field(0.88, ge=0, le=1)
+    """Keep masks whose predicted IoU is above this; 0 = all."""
+    stability_score_thresh: float = Field(0.95, ge=0, le=1)
+    """Keep masks whose area changes little with the threshold; 0 = all."""
+    stability_score_offset: float = Field(1.0, gt=0)
+    """By how much the threshold is moved for that, in logits."""
+    box_nms_thresh: float = Field(0.7, ge=0, le=1)
+    """Boxes that overlap more (IoU) are duplicates; the one of higher predicted IoU stays."""
+    crop_n_layers: int = Field(0, ge=0, le=4)
+    """Look again at 4ⁱ overlapping crops of the image in layer i."""
+    crop_nms_thresh: float = Field(0.7, ge=0, le=1)
+    """As ``box_nms_thresh``, between crops; masks of smaller crops stay."""
+    crop_overlap_ratio: float = Field(512 / 1500, ge=0, lt=1)
+    """Overlap of the first layer's crops, in parts of the shorter image side."""
+    crop_n_points_downscale_factor: int = Field(1, ge=1)
+    """Points a side are divided by this from layer to layer."""
+    min_mask_region_area: int = Field(0, ge=0)
+    """Fill holes and drop islands smaller than this, in pixels of the image; 0 = leave masks as they are."""
+    overlap: Literal["smallest_on_top", "largest_on_top"] = "smallest_on_top"
+    """Which mask a pixel belongs to where several cover it [D]; the code line took the largest [C]."""
+    precision: Precision = "auto"
 
 
 class SimulatedMasks(Section):
@@ -147,8 +211,22 @@ class EmbeddedMasks(Section):
 class TeachersConfig(Section):
     """The two frozen teachers."""
 
-    labels: Annotated[SimulatedLabels | EmbeddedLabels, Field(discriminator="kind")] = SimulatedLabels()
-    masks: Annotated[SimulatedMasks | EmbeddedMasks, Field(discriminator="kind")] = SimulatedMasks()
+    labels: Annotated[ClipLabels | SimulatedLabels | EmbeddedLabels, Field(discriminator="kind")] = (
+        ClipLabels()
+    )
+    masks: Annotated[SamMasks | SimulatedMasks | EmbeddedMasks, Field(discriminator="kind")] = SamMasks()
+
+
+class PseudoLabelConfig(Section):
+    """From the label teacher's scores to labels, eq. 1."""
+
+    threshold: float | None = Field(None, ge=0, le=1)
+    """Pixels whose label is less probable than this have none; None keeps all."""
+    denoise: float | None = Field(None, ge=0, le=1)
+    """Prompt denoising (MaskCLIP, 0.5 there): classes that reach this probability at no token of an image do
+    not stand there; None = all may."""
+    logit_scale: float = Field(100.0, gt=0)
+    """Probabilities are the softmax of this times the cosine; 100 is CLIP's own."""
 
 
 class PairingConfig(Section):
@@ -269,6 +347,8 @@ class LatentConfig(Section):
     weight: float = Field(1.0, ge=0)
     target: Literal["masks", "labels", "masks+labels"] = "masks"
     """Whose features: the mask teacher's (SAM) [P], the label teacher's (CLIP), or both."""
+    features: Literal["full", "paired"] = "full"
+    """What is kept of the mask teacher's features: the whole grid, or only cells that a pair can sample."""
     dim: int = Field(64, ge=1)
     """K_f [C]."""
     target_map: Literal["frozen", "trainable"] = "frozen"
@@ -327,6 +407,7 @@ class Config(Section):
     classes: tuple[str, ...] | None = None
     """None = the data set's own classes."""
     teachers: TeachersConfig = TeachersConfig()
+    pseudo_labels: PseudoLabelConfig = PseudoLabelConfig()
     pairing: PairingConfig = PairingConfig()
     refine: RefineConfig = RefineConfig()
     networks: NetworksConfig = NetworksConfig()

@@ -22,6 +22,16 @@ class LabelTeacher(Protocol):
         ...
 
     @property
+    def text_identity(self) -> str:
+        """The same for the text side: part of the cache key of text embeddings."""
+        ...
+
+    @property
+    def weights(self) -> str:
+        """Where the weights came from, for the cache's manifests: for people, and part of no key."""
+        ...
+
+    @property
     def dim(self) -> int:
         """Length of the shared embedding."""
         ...
@@ -48,6 +58,11 @@ class MaskTeacher(Protocol):
     @property
     def identity(self) -> str:
         """Kind, weights and settings: part of the cache key of its masks."""
+        ...
+
+    @property
+    def weights(self) -> str:
+        """Where the weights came from, for the cache's manifests: for people, and part of no key."""
         ...
 
     def masks(self, frames: Sequence[Frame]) -> list[Masks]:
