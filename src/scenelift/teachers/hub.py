@@ -6,12 +6,13 @@ Layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache. Only `f
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
-from scenelift.errors import WeightsError
+from scenelift.errors import WeightsError, one_line
 
 SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 TOKENIZER_FILES = (
@@ -66,28 +67,32 @@ def fetch(repo: str, revision: str, key: str) -> Path:
         there = set(HfApi(endpoint=constants.ENDPOINT).list_repo_files(repo, **where))
         form = next((name for name in PARAMETER_FORMS if name in there), PARAMETER_FORMS[0])
         small = [name for name in (*SETTINGS, *TOKENIZER_FILES) if name in there]
-        stem, dot, ending = form.removesuffix(".index.json").partition(".")
+        stem, ending = form.removesuffix(".index.json").split(".")
+        shards = re.compile(rf"{stem}-\d+-of-\d+\.{ending}")
+        wanted = [form, *(name for name in there if form.endswith(".index.json") and shards.fullmatch(name))]
         folder = Path(snapshot_download(repo, allow_patterns=small or ["config.json"], **where, **cache))
-        for damaged in folder.glob(f"{stem}*{dot}{ending}"):
-            _drop_if_damaged(damaged)
-        wanted = [form] if form in (f"{stem}.{ending}",) else [form, f"{stem}-*-of-*.{ending}"]
+        for name in wanted:
+            _drop_if_damaged(folder / name)
         return Path(snapshot_download(repo, allow_patterns=wanted, **where, **cache))
-    except WeightsError:
-        raise
     except Exception as error:  # no connection, no such repository, no permission, a full disk
         raise WeightsError(
             f"{key}: {repo}{'@' + revision if revision else ''} cannot be fetched from {constants.ENDPOINT} "
-            f"({_reason(error)}); check its name and the connection, or give a folder copied from a machine "
+            f"({one_line(error)}); check its name and the connection, or give a folder copied from a machine "
             "that has it"
         ) from error
 
 
+def damage_of_safetensors(path: Path) -> str | None:
+    """What is wrong with a safetensors file, by its header and length alone; ``None`` if nothing is."""
+    try:
+        with safe_open(path, framework="pt"):
+            return None
+    except Exception as error:  # the reader's own kinds, and the system's
+        return one_line(error)
+
+
 def _drop_if_damaged(path: Path) -> None:
     """Remove a cached file that is no whole safetensors file, or the hub would take it for fetched."""
-    if path.suffix != ".safetensors" or not path.exists():
-        return
-    try:
-        _check_safetensors(path, "")
-    except WeightsError:
-        path.resolve().unlink(missing_ok=True)
+    if path.suffix == ".safetensors" and path.exists() and damage_of_safetensors(path) is not None:
+        path.resolve().unlink(missing_ok=True)  # snapshots are links to blobs
         path.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,10 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
-from scenelift.errors import WeightsError
+from scenelift.errors import WeightsError, one_line
+from scenelift.teachers.hub import (
+    PARAMETER_FORMS,
+    SETTINGS,
+    TOKENIZER_FILES,
+    damage_of_safetensors,
+    fetch,
+    is_offline,
+    snapshot,
+)
 
 OPTIONS = {"teachers.labels.weights": "--clip", "teachers.masks.weights": "--sam"}
 """The command-line option that stands for a configuration key."""
@@ -76,9 +83,11 @@ def find_weights(spec: str, key: str, kinds: tuple[str, ...], download: bool = F
     if path.is_dir():
         return _in_folder(path, key, kinds, str(path), f"complete {path}, copied from where it is whole")
     if not _HUB_ID.fullmatch(spec):
-        forms = "an existing folder, a hub id (org/name or org/name@revision)"
-        forms += " or an existing .pth file" if "" in kinds else ""
-        raise WeightsError(f"{key}: expected {forms}, found {spec!r}, which is neither")
+        file = ", an existing .pth file" if "" in kinds else ""
+        raise WeightsError(
+            f"{key}: expected an existing folder{file} or a hub id (org/name or org/name@revision), "
+            f"found {spec!r}, which is none of them"
+        )
     return _from_hub(spec, key, kinds, download)
 
 
@@ -118,7 +127,7 @@ def load_model(load: Callable[..., Any], weights: Weights) -> Any:
         except Exception as error:  # a dozen kinds, by version, for files and shapes that do not fit
             raise WeightsError(
                 f"weights {weights.origin}: expected a {weights.model_type} model, found one that cannot be "
-                f"loaded ({_reason(error)}); fetch {weights.path} again or choose other weights"
+                f"loaded ({one_line(error)}); fetch {weights.path} again or choose other weights"
             ) from error
     bad = sorted(map(str, info["missing_keys"])) + sorted(str(item[0]) for item in info["mismatched_keys"])
     if bad:
@@ -145,7 +154,7 @@ def read_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
     except Exception as error:  # the readers raise a dozen kinds for a damaged file
         raise WeightsError(
             f"weights {path}: expected a plain state dict of tensors, found a file that is damaged or holds "
-            f"more than that ({_reason(error)}); fetch the file again, from a source you trust"
+            f"more than that ({one_line(error)}); fetch the file again, from a source you trust"
         ) from None
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"weights {path}: expected a plain state dict of tensors")
@@ -158,14 +167,14 @@ def quiet_transformers() -> Iterator[None]:
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 # --- folders -------------------------------------------------------------------------------------------
@@ -188,8 +197,11 @@ def _in_folder(folder: Path, key: str, kinds: tuple[str, ...], origin: str, reme
     for file in parameters:
         if not file.is_file():
             raise _missing(file.name, folder, key, remedy)
-        if file.suffix == ".safetensors":
-            _check_safetensors(file, remedy)
+        if file.suffix == ".safetensors" and (damage := damage_of_safetensors(file)) is not None:
+            raise WeightsError(
+                f"weights {file}: expected a whole safetensors file, found it truncated or damaged "
+                f"({damage}); remove it and {remedy}"
+            )
     others = [folder / name for name in (*SETTINGS, *TOKENIZER_FILES) if (folder / name).is_file()]
     files = tuple(sorted({*others, *parameters}))
     return Weights(folder, origin, _digest(files), found, files)
@@ -216,30 +228,14 @@ def _read_json(path: Path, key: str, remedy: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise _missing(path.name, path.parent, key, remedy) from None
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{key}: {path} cannot be read as JSON ({_reason(error)}); {remedy}") from None
+        raise WeightsError(f"{key}: {path} cannot be read as JSON ({one_line(error)}); {remedy}") from None
     if not isinstance(tree, dict):
         raise WeightsError(f"{key}: expected a JSON object in {path}; {remedy}")
     return tree
 
 
-def _check_safetensors(path: Path, remedy: str) -> None:
-    """Compare the header with the file's length, which finds every truncation at once."""
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except Exception as error:
-        raise WeightsError(
-            f"weights {path}: expected a whole safetensors file, found it truncated or damaged "
-            f"({_reason(error)}); remove it and {remedy}"
-        ) from None
-
-
 def _missing(what: str, folder: Path, key: str, remedy: str) -> WeightsError:
     return WeightsError(f"{key}: expected {what} in {folder}, found none; {remedy}")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 _DIGESTS: dict[tuple[Any, ...], str] = {}
@@ -280,7 +276,7 @@ def _from_hub(spec: str, key: str, kinds: tuple[str, ...], download: bool) -> We
         f"fetch it with `{fetch_command(spec, key)}` or `hf download {repo}{at} --include '*.[jst]*'`, "
         "or give a folder copied from a machine that has it"
     )
-    folder = _snapshot(repo, revision)
+    folder = snapshot(repo, revision)
     try:
         if folder is None:
             raise WeightsError(
@@ -293,8 +289,8 @@ def _from_hub(spec: str, key: str, kinds: tuple[str, ...], download: bool) -> We
             raise
         if is_offline():
             raise WeightsError(f"{error} (HF_HUB_OFFLINE=1 forbids fetching it here)") from None
-    folder = _fetch(repo, revision, key)
-    return _in_folder(folder, key, kinds, _origin(repo, revision, folder), remedy)
+    folder = fetch(repo, revision, key)
+    return _in_folder(folder, key, kinds, _origin(repo, revision, folder), "choose others: this one lacks it")
 
 
 def _origin(repo: str, revision: str, folder: Path) -> str:
@@ -307,5 +303,3 @@ def _is_other_kind(folder: Path, kinds: tuple[str, ...]) -> bool:
         return json.loads((folder / "config.json").read_bytes()).get("model_type") not in kinds
     except (OSError, ValueError, AttributeError):
         return False
-
-
