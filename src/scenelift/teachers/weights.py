@@ -152,9 +152,12 @@ def read_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise a dozen kinds for a damaged file
+        reason = one_line(error)
+        if "weights_only" in reason:  # and advise to load it unsafely, which we never do
+            reason = "it is damaged, or holds objects that might run code"
         raise WeightsError(
-            f"weights {path}: expected a plain state dict of tensors, found a file that is damaged or holds "
-            f"more than that ({one_line(error)}); fetch the file again, from a source you trust"
+            f"weights {path}: expected a plain state dict of tensors, found a file that cannot be read "
+            f"({reason}); fetch it again, from a source you trust"
         ) from None
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"weights {path}: expected a plain state dict of tensors")
