@@ -44,6 +44,13 @@ def is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE) or any(value in _TRUE for value in asked)
 
 
+def cache_folder(repo: str) -> Path:
+    """Where the hub's cache keeps a repository."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+
+
 def snapshot(repo: str, revision: str) -> Path | None:
     """The cached snapshot of a revision, complete or not; asks no server."""
     from huggingface_hub import constants, try_to_load_from_cache

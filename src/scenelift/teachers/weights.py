@@ -25,6 +25,7 @@ from scenelift.teachers.hub import (
     PARAMETER_FORMS,
     SETTINGS,
     TOKENIZER_FILES,
+    cache_folder,
     damage_of_safetensors,
     fetch,
     is_offline,
@@ -79,7 +80,7 @@ def find_weights(spec: str, key: str, kinds: tuple[str, ...], download: bool = F
             raise WeightsError(
                 f"{key}: expected a folder as save_pretrained writes it or a hub id, found the file {path}"
             )
-        return Weights(path, str(path), _digest((path,), named=False), "", (path,))
+        return Weights(path, str(path), digest_files((path,)), "", (path,))
     if path.is_dir():
         return _in_folder(path, key, kinds, str(path), f"complete {path}, copied from where it is whole")
     if not _HUB_ID.fullmatch(spec):
@@ -89,6 +90,14 @@ def find_weights(spec: str, key: str, kinds: tuple[str, ...], download: bool = F
             f"found {spec!r}, which is none of them"
         )
     return _from_hub(spec, key, kinds, download)
+
+
+def place_of(spec: str) -> Path:
+    """Where the weights of a specification are looked for, there or not."""
+    path = Path(spec).expanduser()
+    if path.exists() or not _HUB_ID.fullmatch(spec):
+        return path
+    return cache_folder(spec.partition("@")[0])
 
 
 def fetch_command(spec: str, key: str) -> str:
@@ -207,7 +216,7 @@ def _in_folder(folder: Path, key: str, kinds: tuple[str, ...], origin: str, reme
             )
     others = [folder / name for name in (*SETTINGS, *TOKENIZER_FILES) if (folder / name).is_file()]
     files = tuple(sorted({*others, *parameters}))
-    return Weights(folder, origin, _digest(files), found, files)
+    return Weights(folder, origin, digest_files(files), found, files)
 
 
 def _parameter_files(folder: Path, key: str, remedy: str) -> list[Path]:
@@ -244,8 +253,14 @@ def _missing(what: str, folder: Path, key: str, remedy: str) -> WeightsError:
 _DIGESTS: dict[tuple[Any, ...], str] = {}
 
 
-def _digest(files: Sequence[Path], named: bool = True) -> str:
-    """Hex digest of names and contents; remembered while size, time and place of each stay the same."""
+def digest_files(files: Sequence[Path]) -> str:
+    """Hex digest of the names and contents of files; of one file, of its content alone.
+
+    Remembered within the process while path, size and time of each stay the same.
+
+    Raises:
+        WeightsError: one cannot be read.
+    """
     try:
         stats = [file.stat() for file in files]
         memo = tuple(
@@ -255,7 +270,7 @@ def _digest(files: Sequence[Path], named: bool = True) -> str:
         if memo not in _DIGESTS:
             digest = hashlib.blake2b(digest_size=16)
             for file, stat in zip(files, stats, strict=True):
-                name = file.name if named else ""
+                name = file.name if len(files) > 1 else ""
                 digest.update(json.dumps([name, stat.st_size]).encode())
                 with file.open("rb") as stream:
                     while chunk := stream.read(1 << 22):
@@ -270,10 +285,7 @@ def _digest(files: Sequence[Path], named: bool = True) -> str:
 
 
 def _from_hub(spec: str, key: str, kinds: tuple[str, ...], download: bool) -> Weights:
-    from huggingface_hub import constants
-
     repo, _, revision = spec.partition("@")
-    place = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
     at = f" --revision {revision}" if revision else ""
     remedy = (
         f"fetch it with `{fetch_command(spec, key)}` or `hf download {repo}{at} --include '*.[jst]*'`, "
@@ -284,7 +296,7 @@ def _from_hub(spec: str, key: str, kinds: tuple[str, ...], download: bool) -> We
         if folder is None:
             raise WeightsError(
                 f"{key}: expected {spec} in the cache of Hugging Face, found no config.json of it below "
-                f"{place}; {remedy}"
+                f"{cache_folder(repo)}; {remedy}"
             )
         return _in_folder(folder, key, kinds, _origin(repo, revision, folder), remedy)
     except WeightsError as error:
