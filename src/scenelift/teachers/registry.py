@@ -58,9 +58,9 @@ def _sam(config: Any, truth: TruthSource | None, device: str, download: bool) ->
 
 
 def _clip_weights(config: ClipLabels, download: bool) -> Weights:
-    from scenelift.teachers.clip_towers import TOWERS
+    from scenelift.teachers.clip_towers import FAMILIES
 
-    return find_weights(config.weights, "teachers.labels.weights", tuple(TOWERS), download)
+    return find_weights(config.weights, "teachers.labels.weights", tuple(FAMILIES), download)
 
 
 def _sam_weights(config: SamMasks, download: bool) -> Weights:
