@@ -36,4 +36,8 @@ def find_weights(spec: str, key: str, kinds: tuple[str, ...], download: bool = F
 
 def load_model(load: Callable[..., Any], weights: Weights) -> Any:
     """A transformers model from these weights, in eval mode, without gradients, on the CPU."""
-    raise NotImplementedError
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        model = load(weights.path)
+    return model.eval().requires_grad_(False)
