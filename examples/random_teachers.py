@@ -4,8 +4,8 @@
     scenelift fit MY_ROOM --classes "wall, floor, chair" --clip OUT/clip --sam OUT/sam --out run
 
 The networks have the sizes of CLIP ViT-B/16 and SAM ViT-B, and take their time and memory; they have learned
-nothing, so the labels are nonsense. `--tiny` makes networks of a few layers that answer at once. Everything is
-drawn from a seed and written as `save_pretrained` lays it out; nothing is downloaded.
+nothing, so the labels are nonsense. `--tiny` makes networks of a few layers that answer at once. All is drawn
+from a seed and written as `save_pretrained` lays it out; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 def save_clip(folder: Path, seed: int, tiny: bool = False) -> None:
     """A random CLIP with a byte-level tokenizer of its own."""
     vocabulary = clip_vocabulary(None if tiny else CLIP_WORDS)
-    ids = {"bos_token_id": vocabulary[START], "eos_token_id": vocabulary[END], "pad_token_id": vocabulary[END]}
+    start, end = vocabulary[START], vocabulary[END]
+    ids = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
     text: dict[str, Any] = {"vocab_size": len(vocabulary), **ids}
     vision: dict[str, Any] = {"patch_size": 16}
     dim = 512
@@ -114,7 +115,7 @@ def _write(path: Path, content: object) -> None:
 
 def main() -> None:
     """Write both folders."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, help="where the folders clip and sam go")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tiny", action="store_true", help="a few layers instead of the full size")

@@ -18,6 +18,7 @@ from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
+from random_teachers import clip_vocabulary, write_clip_tokenizer
 from scenelift.teachers.weights import Weights
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -34,7 +35,7 @@ L14 = {"width": 1024, "heads": 16, "layers": 2, "patch": 14, "image": 224, "dim"
 def save_clip(folder: Path, seed: int = 0, normalisation: bool = True, **sizes: int) -> Path:
     """A random CLIP in ``folder``: config, safetensors, byte-level tokenizer, preprocessor config."""
     size = {**TINY, **sizes}
-    vocabulary = _clip_vocabulary()
+    vocabulary = clip_vocabulary()
     bos, eos = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
     text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     ids = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": eos, "vocab_size": len(vocabulary)}
@@ -44,10 +45,7 @@ def save_clip(folder: Path, seed: int = 0, normalisation: bool = True, **sizes: 
         projection_dim=size["dim"],
     )
     _save(CLIPModel, config, folder, seed)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-    _write(folder / "tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer", **special})
+    write_clip_tokenizer(folder, vocabulary)
     if normalisation:
         _write(folder / "preprocessor_config.json", {"image_mean": CLIP_MEAN, "image_std": CLIP_STD})
     return folder
@@ -115,13 +113,3 @@ def _save(kind: Any, config: Any, folder: Path, seed: int) -> None:
 
 def _write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def _clip_vocabulary() -> dict[str, int]:
-    """CLIP's 512 byte tokens, each alone and as the end of a word, and its two marks; no merges."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    # Bytes without a printable sign get the signs from 256 on, as GPT-2's table has it.
-    others = [byte for byte in range(256) if byte not in printable]
-    signs = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
-    tokens = [*signs, *(sign + "</w>" for sign in signs), "<|startoftext|>", "<|endoftext|>"]
-    return {token: i for i, token in enumerate(tokens)}
