@@ -36,7 +36,7 @@ class Bench:
         monkeypatch.setattr(pipeline, "raise_if_bad", lambda report: None)
         self._truth = self.source.truth
 
-    def _open_teachers(self, config: Any, truth: Any, device: str) -> Any:
+    def _open_teachers(self, config: Any, truth: Any, device: str, download: bool) -> Any:
         assert self._truth is not None
         pair = (self.label_teacher(self._truth), FakeMaskTeacher(self._truth))
         self.teachers += pair

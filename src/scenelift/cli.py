@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from scenelift import cli_cache
 from scenelift.errors import ConfigError, SceneLiftError
 
 app = typer.Typer(
@@ -22,8 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-cache_app = typer.Typer(help="Look after an annotation cache.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(cache_app, name="cache")
+app.add_typer(cli_cache.app, name="cache")
 
 Data = Annotated[str, typer.Argument(help="'synthetic', or the folder of a posed RGB-D capture.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; an earlier run there goes on.")]
@@ -33,7 +33,12 @@ DataRecipe = Annotated[
     typer.Option(help="Sizes and networks by name or YAML file; chosen by DATA and device if absent."),
 ]
 Classes = Annotated[str | None, typer.Option(help='Class names, e.g. "wall, floor, sofa / couch".')]
-Teacher = Annotated[str | None, typer.Option(help="simulated (needs ground truth) or embedded.")]
+Teacher = Annotated[
+    str | None, typer.Option(help="Instead of CLIP and SAM: simulated (needs ground truth) or embedded.")
+]
+Clip = Annotated[str | None, typer.Option(metavar="SPEC", help="CLIP: hub id, org/name@revision, or folder.")]
+Sam = Annotated[str | None, typer.Option(metavar="SPEC", help="SAM: hub id, folder, or Meta's .pth file.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch weights that are not on this machine.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key, e.g. train.epochs=5.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, order and augmentation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -129,10 +134,10 @@ def check(data: Data, set_: Set = None, as_json: Annotated[bool, typer.Option("-
     import json
 
     from scenelift.check import check_source, summary_lines, to_json
-    from scenelift.options import resolve_config
+    from scenelift.options import Teachers, resolve_config
     from scenelift.scenes.registry import open_source
 
-    config = resolve_config(data, "cns", None, None, None, set_, 0, "cpu")
+    config = resolve_config(data, "cns", None, None, Teachers(), set_, 0, "cpu")
     report = check_source(open_source(config.data), config)
     if as_json:
         typer.echo(json.dumps(to_json(report), indent=1))
@@ -142,26 +147,30 @@ def check(data: Data, set_: Set = None, as_json: Annotated[bool, typer.Option("-
         raise typer.Exit(2)
 
 
-@app.command(
-    epilog='Example: scenelift annotate my_room/ --classes "wall, floor" --teacher embedded --out run'
-)
+@app.command(epilog='Example: scenelift annotate my_room/ --classes "wall, floor, chair" --out run')
 def annotate(
     data: Data,
     out: Out,
     classes: Classes = None,
     teacher: Teacher = None,
+    clip: Clip = None,
+    sam: Sam = None,
     recipe: Recipe = "cns",
     data_recipe: DataRecipe = None,
     set_: Set = None,
     seed: Seed = 0,
     device: Device = "auto",
     cache: CacheRoot = None,
+    download: Download = False,
 ) -> None:
     """Run the teachers and the pairing over every frame, into the cache."""
     from scenelift import pipeline
-    from scenelift.options import open_session
+    from scenelift.options import Teachers, open_session
 
-    session = open_session(data, out, recipe, data_recipe, classes, teacher, set_, seed, device, cache)
+    teachers = Teachers(teacher, clip, sam)
+    session = open_session(
+        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download
+    )
     pipeline.check(session)
     annotations = pipeline.annotate(session)
     typer.echo(f"{len(annotations.scenes)} scenes annotated: {session.folder.annotations}")
@@ -173,25 +182,33 @@ def train(
     out: Out,
     classes: Classes = None,
     teacher: Teacher = None,
+    clip: Clip = None,
+    sam: Sam = None,
     recipe: Recipe = "cns",
     data_recipe: DataRecipe = None,
     set_: Set = None,
     seed: Seed = 0,
     device: Device = "auto",
     cache: CacheRoot = None,
+    download: Download = False,
 ) -> None:
     """Train both networks; annotates first what is not annotated yet."""
     from scenelift import pipeline
-    from scenelift.options import open_session
+    from scenelift.options import Teachers, open_session
 
-    session = open_session(data, out, recipe, data_recipe, classes, teacher, set_, seed, device, cache)
+    teachers = Teachers(teacher, clip, sam)
+    session = open_session(
+        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download
+    )
     pipeline.check(session)
     pair = pipeline.train(session, pipeline.annotate(session))
     typer.echo("this recipe trains nothing" if pair is None else f"networks: {session.folder.networks}")
 
 
 @app.command(epilog="Example: scenelift evaluate run")
-def evaluate(run: RunArg, device: Device = "auto", cache: CacheRoot = None) -> None:
+def evaluate(
+    run: RunArg, device: Device = "auto", cache: CacheRoot = None, download: Download = False
+) -> None:
     """Compare a run's predictions with ground truth; prints and saves mIoU and coverage."""
     from rich.console import Console
 
@@ -199,7 +216,7 @@ def evaluate(run: RunArg, device: Device = "auto", cache: CacheRoot = None) -> N
     from scenelift.options import reopen_session
     from scenelift.report import terminal_table
 
-    session = reopen_session(run, device, cache)
+    session = reopen_session(run, device, cache, download)
     annotations = pipeline.annotate(session)
     pair = pipeline.train(session, annotations)
     rows = [pipeline.row(session, pipeline.evaluate(session, annotations, pair))]
@@ -214,13 +231,13 @@ def predict(run: RunArg, data: Data, out: Out, set_: Set = None, device: Device 
     from scenelift import pipeline
     from scenelift.api import TrainedRun
     from scenelift.device import resolve_device
-    from scenelift.options import resolve_config
+    from scenelift.options import Teachers, resolve_config
     from scenelift.predict import Predictor
     from scenelift.progress import bars
     from scenelift.runfolder import RunFolder
 
     trained = TrainedRun(run, device)
-    target = resolve_config(data, "cns", None, None, None, set_, 0, device)
+    target = resolve_config(data, "cns", None, None, Teachers(), set_, 0, device)
     config = trained.config.model_copy(
         update={"data": target.data, "predict": target.predict, "classes": trained.classes.names}
     )
@@ -242,24 +259,25 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder for the files.")],
     device: Device = "auto",
     cache: CacheRoot = None,
+    download: Download = False,
 ) -> None:
     """Write a run's labels of its own scenes: labelled PLY, label PNGs, overlays, legend."""
     from scenelift import pipeline
     from scenelift.options import reopen_session
 
-    session = reopen_session(run, device, cache)
+    session = reopen_session(run, device, cache, download)
     annotations = pipeline.annotate(session)
     pipeline.predict(session, annotations, pipeline.train(session, annotations), to)
     typer.echo(f"exported: {to}")
 
 
-@app.command(
-    epilog='Example: scenelift fit my_room/ --classes "wall, floor, chair" --teacher embedded --out run'
-)
+@app.command(epilog='Example: scenelift fit my_room/ --classes "wall, floor, chair" --out run')
 def fit(
     data: Data,
     classes: Classes = None,
     teacher: Teacher = None,
+    clip: Clip = None,
+    sam: Sam = None,
     out: Out = Path("run"),
     recipe: Recipe = "cns",
     data_recipe: DataRecipe = None,
@@ -267,71 +285,44 @@ def fit(
     seed: Seed = 0,
     device: Device = "auto",
     cache: CacheRoot = None,
+    download: Download = False,
 ) -> None:
     """Everything on your own capture: check, annotate, train, predict, report."""
     from scenelift import pipeline
-    from scenelift.options import open_session
+    from scenelift.options import Teachers, open_session
 
-    session = open_session(data, out, recipe, data_recipe, classes, teacher, set_, seed, device, cache)
+    teachers = Teachers(teacher, clip, sam)
+    session = open_session(
+        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download
+    )
     pipeline.fit(session, _command())
     typer.echo(f"labels: {session.folder.predictions}\nreport: {session.folder.report}")
 
 
-@cache_app.command("ls", epilog="Example: scenelift cache ls run/cache")
-def cache_ls(root: Annotated[Path, typer.Argument(help="Folder of the cache.")]) -> None:
-    """Entries and bytes of each stage."""
-    from scenelift.cache import Cache
-
-    stats = Cache(_existing(root)).stats()
-    for stage, of in stats.items():
-        typer.echo(f"{stage:<16}{of.entries:>8} entries {of.bytes / 2**20:>10.1f} MiB")
-    if not stats:
-        typer.echo("empty")
-
-
-@cache_app.command("verify", epilog="Example: scenelift cache verify run/cache")
-def cache_verify(
-    root: Annotated[Path, typer.Argument(help="Folder of the cache.")],
-    remove: Annotated[
-        bool, typer.Option(help="Remove damaged entries; they are made again when needed.")
-    ] = False,
+@app.command(epilog="Example: scenelift weights --sam facebook/sam-vit-base --download")
+def weights(
+    recipe: Recipe = "cns",
+    data_recipe: DataRecipe = None,
+    clip: Clip = None,
+    sam: Sam = None,
+    set_: Set = None,
+    device: Device = "auto",
+    download: Download = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Read every entry and compare checksums; exit code 2 if any is damaged."""
-    from scenelift.cache import Cache
+    """List the weights that `fit` needs on your own capture: where they are, or how to fetch them."""
+    import json
 
-    damaged = Cache(_existing(root)).verify(remove=remove)
-    for item in damaged:
-        typer.echo(f"{item.path}: {item.reason}")
-    typer.echo(f"{len(damaged)} damaged")
-    if damaged and not remove:
+    from scenelift.inventory import inventory, lines, to_json
+    from scenelift.options import Teachers, resolve_config
+
+    config = resolve_config(".", recipe, data_recipe, None, Teachers(None, clip, sam), set_, 0, device)
+    needed = inventory(config, download)
+    typer.echo(
+        json.dumps(to_json(needed), indent=1) if as_json else "\n".join(map(_printable, lines(needed)))
+    )
+    if any(item.problem is not None for item in needed):
         raise typer.Exit(2)
-
-
-@cache_app.command("prune", epilog="Example: scenelift cache prune run/cache --max-gib 50")
-def cache_prune(
-    root: Annotated[Path, typer.Argument(help="Folder of the cache.")],
-    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
-    older_than_days: Annotated[
-        float | None, typer.Option(min=0, help="Only what was last used before.")
-    ] = None,
-    max_gib: Annotated[
-        float | None, typer.Option(min=0, help="Least recently used first, down to this.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
-) -> None:
-    """Remove entries by stage, age or size."""
-    from scenelift.cache import Cache
-
-    limit = None if max_gib is None else int(max_gib * 2**30)
-    gone = Cache(_existing(root)).prune(stage, older_than_days, limit, dry_run)
-    verb = "would remove" if dry_run else "removed"
-    typer.echo(f"{verb} {len(gone)} entries, {sum(item.bytes for item in gone) / 2**20:.1f} MiB")
-
-
-def _existing(root: Path) -> Path:
-    if not root.is_dir():
-        raise ConfigError(f"cache {root}: no such folder")
-    return root
 
 
 def _command() -> str:

@@ -42,3 +42,8 @@ class RunError(SceneLiftError):
 
 class OutputError(SceneLiftError):
     """A file cannot be written (disk full, read-only, no permission)."""
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's error says, for the middle of a message: one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

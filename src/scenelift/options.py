@@ -3,15 +3,71 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from scenelift.classes import ClassTable
 from scenelift.config import Config
 from scenelift.device import resolve_device
-from scenelift.errors import DataError, RunError
+from scenelift.errors import ConfigError, DataError, RunError
 from scenelift.pipeline import Session
 from scenelift.progress import bars
 from scenelift.recipes import load, load_resolved
 from scenelift.runfolder import RunFolder
+from scenelift.teachers.registry import LABEL_TEACHERS, MASK_TEACHERS
+
+
+class Teachers(NamedTuple):
+    """Options that choose teachers; ``None`` leaves a choice to the recipe.
+
+    Attributes:
+        kind: of both, ``"simulated"`` or ``"embedded"``.
+        clip: weights of the label teacher `clip`: hub id or folder.
+        sam: weights of the mask teacher `sam`: hub id, folder or file.
+    """
+
+    kind: str | None = None
+    clip: str | None = None
+    sam: str | None = None
+
+    def tree(self) -> dict[str, Any]:
+        """What they change in ``teachers``.
+
+        Raises:
+            ConfigError: they contradict each other, or the kind is not one of both teachers.
+        """
+        named = [
+            option for option, value in (("--clip", self.clip), ("--sam", self.sam)) if value is not None
+        ]
+        if self.kind is not None:
+            known = [kind for kind in LABEL_TEACHERS if kind in MASK_TEACHERS]
+            if self.kind not in known:
+                raise ConfigError(
+                    f"--teacher: expected {' or '.join(known)}, found {self.kind!r}; "
+                    "--clip and --sam name the weights of the real teachers"
+                )
+            if named:
+                raise ConfigError(
+                    f"--teacher {self.kind} chooses both teachers, and {named[0]} another one; give either"
+                )
+            return {"labels": {"kind": self.kind}, "masks": {"kind": self.kind}}
+        tree: dict[str, Any] = {}
+        if self.clip is not None:
+            tree["labels"] = {"kind": "clip", "weights": self.clip}
+        if self.sam is not None:
+            tree["masks"] = {"kind": "sam", "weights": self.sam}
+        return tree
+
+    def check(self, config: Config) -> None:
+        """Raise `ConfigError` where ``--set`` has overruled ``--clip`` or ``--sam``."""
+        for option, wanted, found in (
+            ("--clip", self.clip, config.teachers.labels),
+            ("--sam", self.sam, config.teachers.masks),
+        ):
+            if wanted is not None and getattr(found, "weights", None) != wanted:
+                raise ConfigError(
+                    f"{option} {wanted} and --set contradict each other (the teacher's kind or weights); "
+                    "leave one out"
+                )
 
 
 def resolve_config(
@@ -19,7 +75,7 @@ def resolve_config(
     recipe: str,
     data_recipe: str | None,
     classes: str | None,
-    teacher: str | None,
+    teachers: Teachers,
     overrides: list[str] | None,
     seed: int,
     device: str,
@@ -31,7 +87,7 @@ def resolve_config(
         recipe: method or ablation, by name or file.
         data_recipe: by name or file; ``None`` = the one that suits data and device.
         classes: comma-separated names, ``None`` = the data set's own.
-        teacher: kind of both teachers, ``None`` = the recipe's.
+        teachers: which teachers.
         overrides: ``key.path=value``, applied last.
         seed: of the run.
         device: as `resolve_device` takes it.
@@ -49,9 +105,10 @@ def resolve_config(
     if classes is not None:
         ClassTable.parse(classes)  # complains before anything is read
         options["classes"] = [name.strip() for name in classes.split(",") if name.strip()]
-    if teacher is not None:
-        options["teachers"] = {"labels": {"kind": teacher}, "masks": {"kind": teacher}}
-    return load(recipe, overrides or (), data_recipe, options)
+    options["teachers"] = teachers.tree()
+    config = load(recipe, overrides or (), data_recipe, options)
+    teachers.check(config)
+    return config
 
 
 def open_session(
@@ -60,27 +117,29 @@ def open_session(
     recipe: str,
     data_recipe: str | None,
     classes: str | None,
-    teacher: str | None,
+    teachers: Teachers,
     overrides: list[str] | None,
     seed: int,
     device: str,
     cache: Path | None,
+    download: bool,
 ) -> Session:
-    """A new session, or one that goes on; arguments as for `resolve_config`.
+    """A new session, or one that goes on; arguments as for `resolve_config` and `Session`.
 
     Raises:
         ConfigError: an option is wrong.
         DataError: the data are missing or hold no scene.
     """
-    config = resolve_config(data, recipe, data_recipe, classes, teacher, overrides, seed, device)
-    session = Session(config, RunFolder(out), cache or out / "cache", resolve_device(device), bars)
+    config = resolve_config(data, recipe, data_recipe, classes, teachers, overrides, seed, device)
+    cache = cache or out / "cache"
+    session = Session(config, RunFolder(out), cache, resolve_device(device), bars, download=download)
     if not session.names("train") or not session.classes:
         raise DataError(f"{data}: expected at least one scene, found none")
     return session
 
 
-def reopen_session(run: Path, device: str, cache: Path | None) -> Session:
-    """The session of a run that was begun earlier.
+def reopen_session(run: Path, device: str, cache: Path | None, download: bool) -> Session:
+    """The session of a run that was begun earlier; its configuration names its teachers.
 
     Raises:
         RunError: the folder holds none.
@@ -89,4 +148,4 @@ def reopen_session(run: Path, device: str, cache: Path | None) -> Session:
     if not folder.config.is_file():
         raise RunError(f"run {run}: expected a folder with config.yaml, found none; give the --out of a run")
     config = load_resolved(folder.config)
-    return Session(config, folder, cache or folder.cache, resolve_device(device), bars)
+    return Session(config, folder, cache or folder.cache, resolve_device(device), bars, download=download)

@@ -31,6 +31,7 @@ from scenelift.errors import ConfigError
 from scenelift.evaluate import Evaluation
 from scenelift.export import overlay, write_label_png, write_labelled_ply, write_legend
 from scenelift.files import read_json, safe_name, write_jpeg, write_json
+from scenelift.models.image import fetch_weights
 from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor
 from scenelift.progress import Progress, silent
@@ -54,6 +55,8 @@ class Session:
         device: where networks compute, ``"cpu"`` or ``"cuda"``.
         progress: how progress is shown.
         opened: the data set, when another session has opened it already.
+        download: may weights be fetched that are not on this machine? No part of the configuration: a run is
+            the same with and without.
     """
 
     config: Config
@@ -62,6 +65,7 @@ class Session:
     device: str = "cpu"
     progress: Progress = silent
     opened: SceneSource | None = None
+    download: bool = False
 
     @cached_property
     def cache(self) -> Cache:
@@ -107,7 +111,7 @@ def annotate(session: Session) -> Annotations:
         RunError: the folder holds another run, or files that are not ours.
     """
     config = session.config
-    teachers = open_teachers(config.teachers, session.source.truth, session.device)
+    teachers = open_teachers(config.teachers, session.source.truth, session.device, session.download)
     session.folder.claim(config)  # not before: a wrong option leaves no folder that its correction meets
     annotations = annotating.annotate(
         session.source,
@@ -134,6 +138,8 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     target = config.latent.target if config.latent.weight > 0 else None
     store = SceneStore(session.source, session.names("train"), annotations, target)
     target_dim = store.target_dim()
+    if session.download:
+        fetch_weights(config.networks.image)
     networks = Networks(config.networks, config.latent, annotations.text.shape[1], target_dim, config.seed)
     text = torch.from_numpy(annotations.text)
     names, start = session.names("train"), checkpoint.fingerprint(networks.state_dict())

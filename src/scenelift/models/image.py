@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +20,8 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabV3
 
 from scenelift.config import ImageNetworkConfig
 from scenelift.errors import ConfigError, WeightsError
+from scenelift.teachers.hub import is_offline
+from scenelift.teachers.weights import read_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -108,20 +109,23 @@ class _SmallBody(nn.Module):
         return cast(Tensor, self.fuse(torch.cat([fine, deep], 1)))
 
 
+PUBLISHED: dict[str, WeightsEnum] = {
+    "deeplabv3_resnet50": ResNet50_Weights.IMAGENET1K_V1,
+    "deeplabv3_mobilenet_v3_large": MobileNet_V3_Large_Weights.IMAGENET1K_V1,
+}
+"""torchvision's ImageNet weights of the networks that have any."""
+
+
 def _deeplabv3_resnet50(config: ImageNetworkConfig) -> ImageNetwork:
     network = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=1, aux_loss=False)
-    _load_backbone(network.backbone, ResNet50_Weights.IMAGENET1K_V1, lambda key: key, config)
+    _load_backbone(network.backbone, lambda key: key, config)
     return ImageNetwork(_DeepLabBody(network), out_channels=256)
 
 
 def _deeplabv3_mobilenet_v3_large(config: ImageNetworkConfig) -> ImageNetwork:
     network = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=1, aux_loss=False)
-    _load_backbone(
-        network.backbone,
-        MobileNet_V3_Large_Weights.IMAGENET1K_V1,
-        lambda key: key.removeprefix("features."),  # the backbone is the classifier's `features`
-        config,
-    )
+    # the backbone is the classifier's `features`
+    _load_backbone(network.backbone, lambda key: key.removeprefix("features."), config)
     return ImageNetwork(_DeepLabBody(network), out_channels=256)
 
 
@@ -150,29 +154,45 @@ def build_image_network(config: ImageNetworkConfig) -> ImageNetwork:
     return IMAGE_NETWORKS[config.name](config)
 
 
-def _load_backbone(
-    backbone: nn.Module, published: WeightsEnum, rename: Callable[[str], str], config: ImageNetworkConfig
-) -> None:
+def weights_file(config: ImageNetworkConfig) -> Path | None:
+    """Where the backbone's weights are looked for, there or not; ``None`` if it starts at random."""
+    if config.weights == "none" or config.name not in PUBLISHED:
+        return None
+    if config.weights is not None:
+        return Path(config.weights)
+    return Path(torch.hub.get_dir()) / "checkpoints" / str(PUBLISHED[config.name].url).rsplit("/", 1)[-1]
+
+
+def fetch_weights(config: ImageNetworkConfig) -> None:
+    """Fetch torchvision's ImageNet weights into its cache if this network wants them and they are not there.
+
+    Raises:
+        WeightsError: they cannot be fetched.
+    """
+    place = weights_file(config)
+    if place is not None and config.weights is None and not place.is_file():
+        _fetch(PUBLISHED[config.name].url)
+
+
+def _load_backbone(backbone: nn.Module, rename: Callable[[str], str], config: ImageNetworkConfig) -> None:
     """Put ImageNet weights into a backbone: a local file, torchvision's cache, a download, or none."""
     if config.weights == "none":
         return
-    if config.weights is not None:
-        state = read_weights(Path(config.weights))
+    published = PUBLISHED[config.name]
+    place = cast(Path, weights_file(config))
+    if config.weights is not None or place.is_file():
+        state = read_state_dict(place)
+    elif config.download:
+        state = _fetch(published.url)
     else:
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / str(published.url).rsplit("/", 1)[-1]
-        if cached.is_file():
-            state = read_weights(cached)
-        elif config.download:
-            state = _fetch(published.url)
-        else:
-            log.warning(
-                "%s starts from random weights: %s is not there. For ImageNet weights set "
-                "networks.image.download=true, or put the file there yourself, or name one with "
-                "networks.image.weights=FILE; networks.image.weights=none silences this",
-                config.name,
-                cached,
-            )
-            return
+        log.warning(
+            "%s starts from random weights: %s is not there. For ImageNet weights set "
+            "networks.image.download=true, or put the file there yourself, or name one with "
+            "networks.image.weights=FILE; networks.image.weights=none silences this",
+            config.name,
+            place,
+        )
+        return
     # old files lack batch norm's counters, which nothing reads
     wanted = {k: v for k, v in backbone.state_dict().items() if not k.endswith("num_batches_tracked")}
     found = {rename(key): value for key, value in state.items()}
@@ -187,29 +207,14 @@ def _load_backbone(
 
 
 def _fetch(url: str) -> Mapping[str, Tensor]:
+    if is_offline():
+        raise WeightsError(
+            f"{url} is not here, and HF_HUB_OFFLINE=1 forbids fetching it; fetch it elsewhere and set "
+            "networks.image.weights=FILE"
+        )
     try:
         return torch.hub.load_state_dict_from_url(url, weights_only=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network, a full disk, another hash
         raise WeightsError(
             f"{url} cannot be fetched ({error}); fetch it elsewhere and set networks.image.weights=FILE"
         ) from None
-
-
-def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """A state dict from ``.safetensors``, or from ``.pth`` without unpickling code.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or holds more than tensors.
-    """
-    if not path.is_file():
-        raise WeightsError(f"weights {path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers raise a dozen kinds for a damaged file
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"weights {path} cannot be read ({reason}); fetch the file again") from None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"weights {path}: expected a plain state dict of tensors")
-    return state

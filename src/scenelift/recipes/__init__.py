@@ -183,6 +183,12 @@ def _tag(model: type[Section]) -> Any:
     return next((model.model_fields[tag].default for tag in _TAGS if tag in model.model_fields), None)
 
 
+def _is_tag(parents: Sequence[Any], part: Any) -> bool:
+    """Whether pydantic's path goes through a variant here, which is no key of the tree."""
+    models = _models_at(parents)
+    return len(models) > 1 and any(_tag(model) == part for model in models)
+
+
 def _nearest(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
@@ -190,9 +196,8 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 def _explain(item: Any) -> str:
     *parents, leaf = item["loc"] or ("config",)
-    path = ".".join(
-        str(part) for part in item["loc"] if part not in ("synthetic", "capture", "simulated", "embedded")
-    )
+    steps = enumerate(item["loc"])
+    path = ".".join(str(part) for depth, part in steps if not _is_tag(item["loc"][:depth], part))
     if item["type"] == "extra_forbidden":
         known = _valid_keys(parents)
         hint = _nearest(str(leaf), known) or f"; valid here: {', '.join(known)}"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from scenelift.errors import DataError
+from scenelift.errors import ConfigError, DataError
 from scenelift.types import F32
 
 CLIP_TEMPLATES: tuple[str, ...] = (
@@ -115,6 +115,26 @@ TEMPLATES: tuple[str, ...] = CLIP_TEMPLATES + SCENE_TEMPLATES
 def expand(phrases: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list[str]:
     """Every phrase in every template: all sentences of the first phrase, then those of the second."""
     return [template.format(phrase) for phrase in phrases for template in templates]
+
+
+def check_templates(templates: Sequence[str], key: str) -> None:
+    """Refuse templates in which a class name has no place of its own.
+
+    Args:
+        templates: sentences, each with exactly one ``{}`` and no other brace.
+        key: of the configuration, for the message.
+
+    Raises:
+        ConfigError: there is none, or one is not of this form.
+    """
+    if not templates:
+        raise ConfigError(f'{key}: expected at least one sentence such as "a photo of a {{}}.", found none')
+    for template in templates:
+        if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
+            raise ConfigError(
+                f"{key}: expected sentences with one {{}} where the class name goes and no other brace, "
+                f'found {template!r}; write for instance "a photo of a {{}}."'
+            )
 
 
 def average(embeddings: npt.NDArray[np.floating]) -> F32:
