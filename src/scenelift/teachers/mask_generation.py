@@ -4,8 +4,8 @@ What is kept, and in which order, is what Meta's ``SamAutomaticMaskGenerator`` k
 stability, box NMS, crops, small regions. What is done for it is less:
 
 - The predicted IoU is known before any mask is; masks that fail it are never made.
-- Masks whose stability fails clearly at the network's own resolution never reach the image's. The others are
-  decided there exactly.
+- The logits at the network's own resolution bound a mask's stability. Masks that cannot reach the threshold
+  are never enlarged; the others are decided at the size of the image, as the original decides all.
 - Masks stay logits of the network's resolution until the duplicates are gone; there is no run-length code.
 - With ``prompts="adaptive"`` the grid is walked from coarse to fine, and a point that lies in an accepted
   mask is skipped. Of a point's nested masks (whole, part, detail) only the smallest accepted one counts, or
@@ -35,12 +35,6 @@ from scenelift.teachers.mask_geometry import (
 from scenelift.teachers.sam_decoder import prompts_per_batch
 from scenelift.teachers.sam_models import MASK_THRESHOLD, Embedded, PromptableModel
 from scenelift.types import U8
-
-CLEARLY_UNSTABLE = 0.1
-"""A mask this far below the stability threshold at the network's resolution is not enlarged."""
-
-LARGE_ENOUGH_PX = 64
-"""Stability at the network's resolution is only believed of masks of this area there."""
 
 MASKS_AT_A_TIME = 16
 """Masks enlarged to the image's size at a time."""
@@ -146,7 +140,7 @@ class MaskGenerator:
             if covered is not None:
                 chosen = chosen[~self._lies_in(covered, chosen, embedded)]
             shown += len(chosen)
-            for batch in torch.split(chosen, prompts_per_batch(points.device)):
+            for batch in torch.split(chosen, prompts_per_batch(points.device)) if len(chosen) else ():
                 answer, prompt = self._answer(embedded, batch, crop, size)
                 found.append(answer)
                 if self.config.prompts == "adaptive" and len(prompt):
@@ -177,26 +171,14 @@ class MaskGenerator:
         logits = self.model.masks(embedded, attended, chosen)
         prompt, iou = chosen.nonzero()[:, 0], attended.iou[chosen].float()
         if config.stability_score_thresh > 0:
-            keep = self._may_be_stable(logits, embedded)
+            bound = embedded.placement.stability_bound(logits, *self._levels())
+            keep = bound >= config.stability_score_thresh
             logits, prompt, iou = logits[keep], prompt[keep], iou[keep]
         boxes, stability = self._measure(logits, embedded)
         keep = ~cut_by_crop(boxes + boxes.new_tensor([*crop[:2], *crop[:2]]), crop, size)
         if config.stability_score_thresh > 0:
             keep &= stability >= config.stability_score_thresh
         return _Candidates(logits, boxes, iou, stability, points[prompt])[keep], prompt[keep]
-
-    def _may_be_stable(self, logits: Tensor, embedded: Embedded) -> Tensor:
-        """(n,) bool: not clearly unstable at the network's own resolution."""
-        inner, outer = self._levels()
-        height, width = (
-            max(1, side * 4 * self.model.grid // embedded.placement.side)
-            for side in embedded.placement.input_size
-        )
-        inside = logits[:, :height, :width]
-        area = (inside > outer).sum((1, 2))
-        score = (inside > inner).sum((1, 2)) / area
-        unstable = score < self.config.stability_score_thresh - CLEARLY_UNSTABLE
-        return ~(unstable & (area >= LARGE_ENOUGH_PX))
 
     def _measure(self, logits: Tensor, embedded: Embedded) -> tuple[Tensor, Tensor]:
         """Boxes (n, 4) and stability (n,) at the size of the crop; NaN for masks without any pixel."""

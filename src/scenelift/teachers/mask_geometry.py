@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from scenelift.types import F64, Bool
+from scenelift.types import F64, I64, Bool
 
 NEAR_PX = 20.0
 """A box this close to an edge of its crop, which is no edge of the image, was cut by it."""
@@ -26,7 +26,7 @@ def point_grid(points_per_side: int) -> F64:
     return np.stack([x.reshape(-1), y.reshape(-1)], axis=-1)
 
 
-def waves(points_per_side: int) -> list[np.ndarray]:
+def waves(points_per_side: int) -> list[I64]:
     """The indices of `point_grid`, from a coarse grid to the points between: every 4th, 2nd, then all.
 
     Returns:
@@ -34,9 +34,8 @@ def waves(points_per_side: int) -> list[np.ndarray]:
     """
     row, column = np.divmod(np.arange(points_per_side**2), points_per_side)
     level = np.full(points_per_side**2, 2)
-    for stride, wave in ((2, 1), (4, 0)):
-        # from half a stride on, so that the coarse points are centred in the image
-        level[(row % stride == stride // 2) & (column % stride == stride // 2)] = wave
+    level[(row % 2 == 0) & (column % 2 == 0)] = 1
+    level[(row % 4 == 2) & (column % 4 == 2)] = 0  # not from the corner on: nearer to the image's middle
     return [found for wave in range(3) if len(found := np.nonzero(level == wave)[0])]
 
 

@@ -73,10 +73,12 @@ def load_meta(path: Path) -> Any:
             "sam_vit_b, sam_vit_l, sam_vit_h, or a folder as save_pretrained writes it"
         )
     heads, whole_image = _VARIANTS[width]
+    side = 16 * state["image_encoder.pos_embed"].shape[1]
     depth = 1 + max(
         int(match[1]) for name in state if (match := re.match(r"image_encoder\.blocks\.(\d+)\.", name))
     )
     vision = {
+        "image_size": side,
         "hidden_size": width,
         "num_hidden_layers": depth,
         "num_attention_heads": heads,
@@ -85,7 +87,11 @@ def load_meta(path: Path) -> Any:
     }
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         # Meta's decoder norms have PyTorch's 1e-5; transformers' default, made for its own files, is 1e-6
-        config = transformers.SamConfig(vision_config=vision, mask_decoder_config={"layer_norm_eps": 1e-5})
+        config = transformers.SamConfig(
+            vision_config=vision,
+            prompt_encoder_config={"image_size": side, "image_embedding_size": side // 16},
+            mask_decoder_config={"layer_norm_eps": 1e-5},
+        )
         model = transformers.SamModel(config)
     missing, unexpected = model.load_state_dict(renamed(state), strict=False)
     tied = {"shared_image_embedding.positional_embedding"}

@@ -287,7 +287,7 @@ class MaskDecoder:
         biases = [_crop(bias, image.grid, valid) for bias in image.grow_bias]
         step = prompts_grown_at_a_time(keys.device)
         parts = [keys.new_empty(0, 4 * rows, 4 * columns)]
-        for prompts in torch.split(wanted, step):
+        for prompts in torch.split(wanted, step) if len(wanted) else ():
             grown = self._grown(keys[prompts].flatten(1, 2), biases)
             looked_for = attended.hyper[prompts]
             logits = torch.bmm(looked_for, grown.transpose(1, 2))  # (p, M, rows · columns · 2 · 2 · 2 · 2)

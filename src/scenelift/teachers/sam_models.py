@@ -38,6 +38,8 @@ class Placement:
         valid: (rows, columns) of the embedding's grid that its masks depend on.
         rows: (H, 4 · rows) float32, each output row as a mix of logit rows.
         columns: (W, 4 · columns) float32, likewise.
+        row_shares: (4 · rows,) float32, how many output rows are mixed from a logit row and its neighbours.
+        column_shares: (4 · columns,) float32, likewise.
     """
 
     image_size: tuple[int, int]
@@ -46,6 +48,8 @@ class Placement:
     valid: tuple[int, int]
     rows: Tensor
     columns: Tensor
+    row_shares: Tensor
+    column_shares: Tensor
 
     def to_input(self, points_xy: Tensor) -> Tensor:
         """(n, 2) pixel positions (x, y) of the image, in pixels of the input."""
@@ -55,6 +59,28 @@ class Placement:
     def upsample(self, logits: Tensor) -> Tensor:
         """(n, 4 · rows, 4 · columns) logits as (n, H, W), bilinearly: what the original's resizing gives."""
         return torch.matmul(torch.matmul(self.rows, logits), self.columns.t())
+
+    def stability_bound(self, logits: Tensor, inner: float, outer: float) -> Tensor:
+        """What the stability of masks cannot exceed at the size of the image, from their logits alone.
+
+        A pixel is a mix of at most 3 × 3 logits: it lies between their least and their largest.
+
+        Args:
+            logits: (n, 4 · rows, 4 · columns).
+            inner: the upper threshold.
+            outer: the lower one.
+
+        Returns:
+            (n,) float32; infinite where no pixel is certain to be above ``outer``.
+        """
+        images = logits[:, None]
+        high = F.max_pool2d(images, 3, 1, 1)[:, 0] > inner
+        low = F.max_pool2d(-images, 3, 1, 1)[:, 0] < -outer
+        most, least = (
+            torch.matmul(torch.matmul(self.row_shares, area.to(logits.dtype)), self.column_shares)
+            for area in (high, low)
+        )
+        return torch.where(least > 0, most / least, torch.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,13 +169,15 @@ class PromptableModel:
                 self._placements.clear()
             size = self.input_size(height, width)
             low = 4 * self.grid
-            maps, valid = [], []
+            maps, shares, valid = [], [], []
             for out, used in zip((height, width), size, strict=True):
                 matrix = _resizing(low, self._steps(used, out))
                 cells = -(-(int(matrix.abs().sum(0).nonzero().max()) + 1) // 4)
                 valid.append(cells)
                 maps.append(matrix[:, : 4 * cells].contiguous().to(self.device))
-            self._placements[key] = Placement(key, size, self.side, (valid[0], valid[1]), maps[0], maps[1])
+                middle = ((matrix != 0).int().argmax(1) + 1).clamp(max=4 * cells - 1)
+                shares.append(torch.bincount(middle, minlength=4 * cells).float().to(self.device))
+            self._placements[key] = Placement(key, size, self.side, (valid[0], valid[1]), *maps, *shares)
         return self._placements[key]
 
     def _steps(self, used: int, out: int) -> list[tuple[int, int]]:
