@@ -121,6 +121,7 @@ class TextTower:
 
     model: Any
     max_tokens: int
+    _weights: Weights
     _tokenizer: Any
     _read: Callable[[str], str]
     """What happens to a sentence before the tokenizer."""
@@ -144,6 +145,9 @@ class TextTower:
         for start in range(0, len(sentences), SENTENCES_PER_BATCH):
             texts = [self._read(sentence) for sentence in sentences[start : start + SENTENCES_PER_BATCH]]
             tokens = self._tokenizer(texts, return_tensors="pt", **self._padding)
+            highest, size = int(tokens["input_ids"].max()), int(self.model.config.vocab_size)
+            if highest >= size:  # an index error otherwise, which kills a CUDA process
+                raise _unreadable(self._weights, "a tokenizer", f"token {highest} of a vocabulary of {size}")
             answer = self.model(**{name: tokens[name].to(device) for name in self._inputs})
             parts.append(answer[self._output])
         return torch.cat(parts)
@@ -185,6 +189,7 @@ def _clip_text(weights: Weights) -> TextTower:
     return TextTower(
         model,
         int(model.config.max_position_embeddings),
+        weights,
         _tokenizer(weights),
         str,
         {"padding": True},
@@ -219,6 +224,7 @@ def _siglip_text(weights: Weights) -> TextTower:
     return TextTower(
         model,
         length,
+        weights,
         _tokenizer(weights),
         str.lower,
         {"padding": "max_length", "max_length": length},
@@ -252,21 +258,25 @@ def _config(weights: Weights) -> Any:
     try:
         return AutoConfig.from_pretrained(weights.path, local_files_only=True)
     except Exception as error:  # whatever a foreign file makes it raise
-        raise _unreadable(weights, "config.json", error) from error
+        raise _unreadable(weights, "config.json", str(error)) from error
 
 
 def _tokenizer(weights: Weights) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(weights.path, local_files_only=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(weights.path, local_files_only=True)
     except Exception as error:  # whatever a foreign file makes it raise, or a package it needs
-        raise _unreadable(weights, "a tokenizer", error) from error
+        raise _unreadable(weights, "a tokenizer", str(error)) from error
+    names = list(tokenizer.vocab_files_names.values())
+    if not any((weights.path / name).is_file() for name in names):  # transformers makes an empty one up
+        raise _unreadable(weights, "a tokenizer", f"none of {', '.join(names)}")
+    return tokenizer
 
 
-def _unreadable(weights: Weights, what: str, error: Exception) -> WeightsError:
-    reason = " ".join(str(error).split())[:300]
+def _unreadable(weights: Weights, what: str, reason: str) -> WeightsError:
+    reason = " ".join(reason.split())[:300]
     return WeightsError(
         f"weights {weights.origin}: expected {what} of a {weights.model_type} checkpoint in {weights.path}, "
-        f"found none that can be read ({reason}); fetch the checkpoint again, with its tokenizer"
+        f"found none that fits ({reason}); fetch the checkpoint again, with its tokenizer"
     )
