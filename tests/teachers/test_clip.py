@@ -18,6 +18,7 @@ from dense_reference import dense, resize
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel, SiglipModel
 
 from fixtures_teachers import B16, CLIP_MEAN, CLIP_STD, L14, save_clip, save_siglip, weights_in
@@ -129,9 +130,11 @@ def test_variants_are_not_one_another(clip_folder: Path) -> None:
 def test_real_shapes(sizes: dict[str, int], own: int, other: tuple[int, int], tmp_path: Path) -> None:
     """At the size trained on, where positions stay as they are, and at another."""
     folder = save_clip(tmp_path, mlp=4 * sizes["width"], **sizes)
+    weights = weights_in(folder)
     for attention, grid in [("maskclip", (own, own)), ("sclip", other), ("naclip", other)]:
         item = frame(grid[0] * sizes["patch"], grid[1] * sizes["patch"])
-        found = grids(teacher(folder, attention=attention), item)[0]
+        asked = ClipLabelTeacher(NATIVE.model_copy(update={"attention": attention}), weights, "cpu")
+        found = grids(asked, item)[0]
         assert found.shape == (sizes["dim"], *grid)
         np.testing.assert_allclose(found, expected(folder, item, grid, attention=attention), **CLOSE)
 
@@ -501,6 +504,29 @@ def test_dim_is_that_of_the_answers(clip_folder: Path, siglip_folder: Path) -> N
         asked = teacher(folder)
         assert asked.text_features([["wall"]]).shape == (1, asked.dim)
         assert asked.image_features([frame(32, 32)])[0].shape[0] == asked.dim
+
+
+def test_a_wrong_projection_size_in_the_parts_is_not_believed(clip_folder: Path, tmp_path: Path) -> None:
+    """The parts may say transformers' default whatever the true size, as CLIPModel never looks there."""
+    old = shutil.copytree(clip_folder, tmp_path / "old")
+    config = json.loads((old / "config.json").read_text())
+    config["vision_config"]["projection_dim"] = config["text_config"]["projection_dim"] = 512
+    (old / "config.json").write_text(json.dumps(config))
+    one, other = (teacher(folder).image_features([frame(32, 32)])[0] for folder in (old, clip_folder))
+    assert np.array_equal(one, other)
+    assert np.array_equal(*(teacher(f).text_features([["wall"]]) for f in (old, clip_folder)))
+
+
+def test_checkpoints_in_half_precision_are_computed_with_in_float32(
+    clip_folder: Path, tmp_path: Path
+) -> None:
+    half = shutil.copytree(clip_folder, tmp_path / "half")
+    tensors = load_file(half / "model.safetensors")
+    save_file({name: t.half() for name, t in tensors.items()}, half / "model.safetensors", {"format": "pt"})
+    asked = teacher(half)
+    found = grids(asked, frame(32, 56))[0]
+    assert {p.dtype for p in asked._image.model.parameters()} == {torch.float32}
+    np.testing.assert_allclose(found, expected(half, frame(32, 56), (4, 7)), **CLOSE)
 
 
 # --- bad input --------------------------------------------------------------------------------------

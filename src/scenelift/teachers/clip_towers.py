@@ -178,13 +178,18 @@ def _clip_dim(weights: Weights) -> int:
 def _clip_image(weights: Weights) -> ImageTower:
     from transformers import CLIPVisionModelWithProjection
 
-    return ClipImageTower(_load(CLIPVisionModelWithProjection, weights))
+    config = _config(weights)
+    # CLIPModel never reads the size that stands in the part, which may be a mere default.
+    config.vision_config.projection_dim = config.projection_dim
+    return ClipImageTower(_load(CLIPVisionModelWithProjection, weights, config.vision_config))
 
 
 def _clip_text(weights: Weights) -> TextTower:
     from transformers import CLIPTextModelWithProjection
 
-    model = _load(CLIPTextModelWithProjection, weights)
+    config = _config(weights)
+    config.text_config.projection_dim = config.projection_dim  # as for the image
+    model = _load(CLIPTextModelWithProjection, weights, config.text_config)
     # The mask is causal and the sentence read at its end: how far it is padded does not matter.
     return TextTower(
         model,
@@ -211,13 +216,13 @@ def _siglip_dim(weights: Weights) -> int:
 def _siglip_image(weights: Weights) -> ImageTower:
     from transformers import SiglipVisionModel
 
-    return SiglipImageTower(_load(SiglipVisionModel, weights))
+    return SiglipImageTower(_load(SiglipVisionModel, weights, _config(weights).vision_config))
 
 
 def _siglip_text(weights: Weights) -> TextTower:
     from transformers import SiglipTextModel
 
-    model = _load(SiglipTextModel, weights)
+    model = _load(SiglipTextModel, weights, _config(weights).text_config)
     length = int(model.config.max_position_embeddings)
     # Trained on lower case, and on padding to full length without a mask
     # (https://huggingface.co/docs/transformers/model_doc/siglip); not every tokenizer lowers by itself.
@@ -247,9 +252,9 @@ FAMILIES: dict[str, Family] = {
 with (https://github.com/openai/CLIP/blob/main/clip/clip.py; SigLIP maps RGB to [-1, 1])."""
 
 
-def _load(kind: Any, weights: Weights) -> Any:
+def _load(kind: Any, weights: Weights, config: Any) -> Any:
     # Checkpoints in half precision are computed with in float32; autocast decides what is halved again.
-    return load_model(partial(kind.from_pretrained, dtype=torch.float32), weights)
+    return load_model(partial(kind.from_pretrained, config=config, dtype=torch.float32), weights)
 
 
 def _config(weights: Weights) -> Any:
