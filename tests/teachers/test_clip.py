@@ -21,8 +21,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel, SiglipModel
 
+from fixtures_scenes import FakeMaskTeacher, tiny_source
 from fixtures_teachers import B16, CLIP_MEAN, CLIP_STD, L14, save_clip, save_siglip, weights_in
-from scenelift.config import ClipLabels
+from scenelift.annotate import annotate
+from scenelift.cache import Cache
+from scenelift.classes import ClassTable
+from scenelift.config import ClipLabels, PairingConfig
 from scenelift.errors import ConfigError, DataError, WeightsError
 from scenelift.teachers import LabelTeacher, clip, clip_dense, clip_towers
 from scenelift.teachers.clip import ClipLabelTeacher, input_grid
@@ -497,6 +501,29 @@ def test_nothing_is_loaded_before_it_is_needed(clip_folder: Path, monkeypatch: p
     assert loaded == ["CLIPTextModelWithProjection"]
     fresh.image_features([frame(32, 32)])
     assert loaded == ["CLIPTextModelWithProjection", "CLIPVisionModelWithProjection"]
+
+
+def test_another_class_list_asks_the_text_alone(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, cache = tiny_source(num_scenes=1, frames=2), Cache(tmp_path)
+    assert source.truth is not None
+    masks = FakeMaskTeacher(source.truth)
+    stages = ("label_features", "labels")
+
+    def run(*names: str) -> tuple[list[set[str]], ClipLabelTeacher]:
+        labels = teacher(clip_folder, short_side=32)
+        table = ClassTable.from_names(names)
+        annotate(source, ["scene0"], table, labels, masks, PairingConfig(), cache)
+        return [{info.digest for info in cache.entries() if info.stage == stage} for stage in stages], labels
+
+    (features, labels), first = run("wall", "floor")
+    assert "_image" in vars(first)
+    (features_again, labels_again), second = run("wall", "lamp", "sofa / couch")
+    assert "_image" not in vars(second)
+    assert "_text" in vars(second)
+    assert features_again == features
+    assert labels < labels_again
 
 
 def test_dim_is_that_of_the_answers(clip_folder: Path, siglip_folder: Path) -> None:
