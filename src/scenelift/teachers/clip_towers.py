@@ -121,6 +121,7 @@ class TextTower:
 
     model: Any
     max_tokens: int
+    _weights: Weights
     _tokenizer: Any
     _read: Callable[[str], str]
     """What happens to a sentence before the tokenizer."""
@@ -144,6 +145,9 @@ class TextTower:
         for start in range(0, len(sentences), SENTENCES_PER_BATCH):
             texts = [self._read(sentence) for sentence in sentences[start : start + SENTENCES_PER_BATCH]]
             tokens = self._tokenizer(texts, return_tensors="pt", **self._padding)
+            highest, size = int(tokens["input_ids"].max()), int(self.model.config.vocab_size)
+            if highest >= size:  # an index error otherwise, which kills a CUDA process
+                raise _unreadable(self._weights, "a tokenizer", f"token {highest} of a vocabulary of {size}")
             answer = self.model(**{name: tokens[name].to(device) for name in self._inputs})
             parts.append(answer[self._output])
         return torch.cat(parts)
@@ -174,17 +178,23 @@ def _clip_dim(weights: Weights) -> int:
 def _clip_image(weights: Weights) -> ImageTower:
     from transformers import CLIPVisionModelWithProjection
 
-    return ClipImageTower(_load(CLIPVisionModelWithProjection, weights))
+    config = _config(weights)
+    # CLIPModel never reads the size that stands in the part, which may be a mere default.
+    config.vision_config.projection_dim = config.projection_dim
+    return ClipImageTower(_load(CLIPVisionModelWithProjection, weights, config.vision_config))
 
 
 def _clip_text(weights: Weights) -> TextTower:
     from transformers import CLIPTextModelWithProjection
 
-    model = _load(CLIPTextModelWithProjection, weights)
+    config = _config(weights)
+    config.text_config.projection_dim = config.projection_dim  # as for the image
+    model = _load(CLIPTextModelWithProjection, weights, config.text_config)
     # The mask is causal and the sentence read at its end: how far it is padded does not matter.
     return TextTower(
         model,
         int(model.config.max_position_embeddings),
+        weights,
         _tokenizer(weights),
         str,
         {"padding": True},
@@ -206,19 +216,20 @@ def _siglip_dim(weights: Weights) -> int:
 def _siglip_image(weights: Weights) -> ImageTower:
     from transformers import SiglipVisionModel
 
-    return SiglipImageTower(_load(SiglipVisionModel, weights))
+    return SiglipImageTower(_load(SiglipVisionModel, weights, _config(weights).vision_config))
 
 
 def _siglip_text(weights: Weights) -> TextTower:
     from transformers import SiglipTextModel
 
-    model = _load(SiglipTextModel, weights)
+    model = _load(SiglipTextModel, weights, _config(weights).text_config)
     length = int(model.config.max_position_embeddings)
     # Trained on lower case, and on padding to full length without a mask
     # (https://huggingface.co/docs/transformers/model_doc/siglip); not every tokenizer lowers by itself.
     return TextTower(
         model,
         length,
+        weights,
         _tokenizer(weights),
         str.lower,
         {"padding": "max_length", "max_length": length},
@@ -241,9 +252,9 @@ FAMILIES: dict[str, Family] = {
 with (https://github.com/openai/CLIP/blob/main/clip/clip.py; SigLIP maps RGB to [-1, 1])."""
 
 
-def _load(kind: Any, weights: Weights) -> Any:
+def _load(kind: Any, weights: Weights, config: Any) -> Any:
     # Checkpoints in half precision are computed with in float32; autocast decides what is halved again.
-    return load_model(partial(kind.from_pretrained, dtype=torch.float32), weights)
+    return load_model(partial(kind.from_pretrained, config=config, dtype=torch.float32), weights)
 
 
 def _config(weights: Weights) -> Any:
@@ -252,21 +263,25 @@ def _config(weights: Weights) -> Any:
     try:
         return AutoConfig.from_pretrained(weights.path, local_files_only=True)
     except Exception as error:  # whatever a foreign file makes it raise
-        raise _unreadable(weights, "config.json", error) from error
+        raise _unreadable(weights, "config.json", str(error)) from error
 
 
 def _tokenizer(weights: Weights) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(weights.path, local_files_only=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(weights.path, local_files_only=True)
     except Exception as error:  # whatever a foreign file makes it raise, or a package it needs
-        raise _unreadable(weights, "a tokenizer", error) from error
+        raise _unreadable(weights, "a tokenizer", str(error)) from error
+    names = list(tokenizer.vocab_files_names.values())
+    if not any((weights.path / name).is_file() for name in names):  # transformers makes an empty one up
+        raise _unreadable(weights, "a tokenizer", f"none of {', '.join(names)}")
+    return tokenizer
 
 
-def _unreadable(weights: Weights, what: str, error: Exception) -> WeightsError:
-    reason = " ".join(str(error).split())[:300]
+def _unreadable(weights: Weights, what: str, reason: str) -> WeightsError:
+    reason = " ".join(reason.split())[:300]
     return WeightsError(
         f"weights {weights.origin}: expected {what} of a {weights.model_type} checkpoint in {weights.path}, "
-        f"found none that can be read ({reason}); fetch the checkpoint again, with its tokenizer"
+        f"found none that fits ({reason}); fetch the checkpoint again, with its tokenizer"
     )
