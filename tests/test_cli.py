@@ -25,7 +25,7 @@ from scenelift.teachers import registry
 from scenelift.types import F16, F32, Frame, Masks
 
 COMMANDS = [
-    "demo", "check", "annotate", "train", "evaluate", "predict", "export", "fit",
+    "demo", "check", "annotate", "train", "evaluate", "predict", "export", "fit", "weights",
     "cache ls", "cache verify", "cache prune",
 ]  # fmt: skip
 NAMES = "wall, floor, box / crate"
@@ -56,8 +56,15 @@ Command = Callable[..., Ended]
 
 
 @pytest.fixture
-def scenelift(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Run the entry point in this process."""
+def scenelift(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Command]:
+    """Run the entry point in this process, on a machine without weights."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
 
@@ -175,8 +182,16 @@ def test_help_imports_nothing_heavy() -> None:
         (["fit", "ROOM", "--classes", NAMES, "--set", "train.epochs=many"], "train.epochs: "),
         (["fit", "ROOM", "--classes", NAMES, "--set", "epochs"], "expected key.path=value"),
         (["fit", "ROOM", "--classes", NAMES, "--device", "gpu"], "found 'gpu'"),
-        (["fit", "ROOM", "--classes", NAMES, "--teacher", "clip"], "teachers.labels"),
-        (["fit", "ROOM", "--classes", NAMES, "--teacher", "simulated"], "choose others"),
+        (["fit", "ROOM", "--classes", NAMES, "--teacher", "clip"], "expected simulated or embedded"),
+        (["fit", "ROOM", "--classes", NAMES, "--teacher", "simulated"], "--clip and --sam, or choose"),
+        (["fit", "ROOM", "--classes", NAMES], "`scenelift weights --clip openai/"),
+        (["fit", "ROOM", "--classes", NAMES, "--clip", "./no"], "teachers.labels.weights: expected"),
+        (["fit", "ROOM", "--classes", NAMES, "--clip", "x/y", "--teacher", "embedded"], "--clip another one"),
+        (["train", "ROOM", "--classes", NAMES, "--sam", "x/y", "--teacher", "embedded"], "--sam another one"),
+        (["annotate", "ROOM", "--classes", NAMES, "--sam", "x/y", "--set", "teachers.masks.kind=embedded"],
+         "--sam x/y and --set contradict"),
+        (["fit", "ROOM", "--classes", NAMES, "--clip", "x/y", "--set", "teachers.labels.weights=z/y"],
+         "--clip x/y and --set contradict"),
         (["train", "NOWHERE", "--classes", NAMES], "nowhere"),
         (["annotate", "NOWHERE", "--classes", NAMES], "nowhere"),
         (["demo", "--size", "medium"], "expected small or full, found 'medium'"),
@@ -200,6 +215,7 @@ def test_user_errors_are_one_line(
     [
         (["evaluate", "nowhere"], "expected a folder with config.yaml"),
         (["export", "nowhere", "--to", "x"], "expected a folder with config.yaml"),
+        (["weights", "--recipe", "cnss"], "did you mean 'cns'?"),
         (["cache", "ls", "nowhere"], "cache nowhere: no such folder"),
         (["cache", "verify", "nowhere"], "no such folder"),
         (["cache", "prune", "nowhere", "--max-gib", "1"], "no such folder"),
@@ -273,7 +289,7 @@ def test_bad_data_leave_nothing_that_stands_in_the_way(
     edit_poses(bad, np.linalg.inv)
     sets = ["train.epochs=0", "predict.source=teacher"]
     forgotten = [word for word in fitting(bad, tmp_path / "out") if word not in ("--teacher", "embedded")]
-    assert "--teacher embedded" in scenelift(*forgotten, "--set", "data.pose_convention=world_to_cam").error
+    assert "--download" in scenelift(*forgotten, "--set", "data.pose_convention=world_to_cam").error
     assert "pose_convention" in scenelift(*fitting(bad, tmp_path / "out", sets=sets)).error
     assert not (tmp_path / "out").exists()
     mended = scenelift(*fitting(bad, tmp_path / "out", sets=[*sets, "data.pose_convention=world_to_cam"]))
