@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +19,8 @@ import torch
 
 from fixtures_bench import Bench
 from fixtures_capture import edit_poses, room_frames, write_capture
-from scenelift import checkpoint, cli
+from fixtures_cli import Command
+from scenelift import checkpoint
 from scenelift.files import is_temp
 from scenelift.teachers import registry
 from scenelift.types import F16, F32, Frame, Masks
@@ -34,55 +35,6 @@ TINY = [
     "train.epochs=3", "train.switch_after=1", "train.steps_per_epoch=2", "train.frames_per_scene=2",
     "train.checkpoint_every=1", "networks.points.voxel_m=0.2", "latent.dim=8",
 ]  # fmt: skip
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The one line of a user error."""
-        assert self.code == 2, self
-        lines = self.err.splitlines()
-        told = [line for line in lines if line.startswith("error: ")]
-        assert told == lines[-1:], self.err
-        assert "Traceback" not in self.err
-        return told[0]
-
-
-Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def scenelift(
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Command]:
-    """Run the entry point in this process, on a machine without weights."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
-
-    def run(*args: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["scenelift", *map(str, args)])
-        capfd.readouterr()
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capfd.readouterr()
-        assert isinstance(code, int)
-        return Ended(code, captured.out, captured.err)
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 class ColourTeacher:

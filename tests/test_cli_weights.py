@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
-import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import random_teachers
 from fixtures_capture import room_frames, write_capture
+from fixtures_cli import Command
 from fixtures_hub import no_network, serving
 from random_teachers import save_clip, save_sam
 from scenelift import inventory
 from scenelift.teachers import registry
 from scenelift.teachers.weights import quiet_transformers
-from test_cli import NAMES, ColourTeacher, Command, scenelift  # noqa: F401  (a fixture)
+from test_cli import NAMES, ColourTeacher
 
-ROOT = Path(__file__).resolve().parents[1]
 BARE = ["--set", "train.epochs=0", "--set", "predict.source=teacher"]
 
 
@@ -26,12 +28,11 @@ BARE = ["--set", "train.epochs=0", "--set", "predict.source=teacher"]
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the example writes: the folders clip and sam."""
     out = tmp_path_factory.mktemp("teachers")
-    script = ROOT / "examples" / "random_teachers.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(out), "--tiny"], capture_output=True, text=True, check=True
-    )
-    assert f"--clip {out / 'clip'} --sam {out / 'sam'}" in done.stdout
-    assert done.stderr == ""
+    told = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, quiet_transformers(), redirect_stdout(told):
+        patch.setattr(sys, "argv", ["random_teachers.py", str(out), "--tiny"])
+        random_teachers.main()
+    assert f"--clip {out / 'clip'} --sam {out / 'sam'}" in told.getvalue()
     return out
 
 
@@ -70,7 +71,7 @@ def test_the_example_is_the_same_each_time(teachers: Path, tmp_path: Path) -> No
 
 
 def test_weights_of_the_options_reach_the_teachers(
-    scenelift: Command,  # noqa: F811
+    scenelift: Command,
     asked: list[tuple[Any, bool]],
     capture: Path,
     tmp_path: Path,
@@ -102,7 +103,7 @@ def test_weights_of_the_options_reach_the_teachers(
 
 
 def test_defaults_are_the_real_teachers(
-    scenelift: Command,  # noqa: F811
+    scenelift: Command,
     asked: list[tuple[Any, bool]],
     capture: Path,
     tmp_path: Path,
@@ -117,7 +118,7 @@ def test_defaults_are_the_real_teachers(
 
 
 def test_the_list_when_all_is_there(
-    scenelift: Command,  # noqa: F811
+    scenelift: Command,
     teachers: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -141,7 +142,7 @@ def test_the_list_when_all_is_there(
 
 
 def test_the_list_when_something_is_missing(
-    scenelift: Command,  # noqa: F811
+    scenelift: Command,
     teachers: Path,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -173,14 +174,14 @@ def test_the_list_when_something_is_missing(
     assert "--set networks.image.weights=FILE" in ended.out
 
 
-def test_teachers_without_weights(scenelift: Command) -> None:  # noqa: F811
+def test_teachers_without_weights(scenelift: Command) -> None:
     ended = scenelift("weights", "--data-recipe", "synthetic")
     assert ended.code == 0
     assert ended.out.count(": needs no weights") == 3
 
 
 def test_fetching(
-    scenelift: Command,  # noqa: F811
+    scenelift: Command,
     teachers: Path,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
