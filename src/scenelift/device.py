@@ -22,3 +22,15 @@ def resolve_device(name: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {name}: PyTorch sees no CUDA device here; use --device cpu")
     return name
+
+
+def network_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What a teacher's network computes in.
+
+    Args:
+        precision: a number format, or ``"auto"``: float16 on CUDA, float32 elsewhere.
+        device: where it computes.
+    """
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
