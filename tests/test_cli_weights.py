@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -201,3 +202,32 @@ def test_fetching(
         assert backbone.exists()
     no_network(monkeypatch)
     assert scenelift(*asked).code == 0
+
+
+# --- the real path -------------------------------------------------------------------------------------
+
+
+def test_fit_with_random_teachers(
+    scenelift: Command,
+    teachers: Path,
+    capture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the folders to labels, offline; a folder that has moved is the same teacher."""
+    no_network(monkeypatch)
+    cache = tmp_path / "cache"
+    few = [*BARE, "--set", "teachers.masks.points_per_side=3"]
+    common = ["fit", capture, "--classes", NAMES, "--device", "cpu", "--cache", cache, *few]
+    ended = scenelift(
+        *common, "--clip", teachers / "clip", "--sam", teachers / "sam", "--out", tmp_path / "a"
+    )
+    assert ended.code == 0, ended.err
+    assert len(list((tmp_path / "a" / "predictions").rglob("labels/*.png"))) == 4
+    entries = {path: path.stat().st_ino for path in cache.rglob("*.safetensors")}
+    assert {path.relative_to(cache).parts[0] for path in entries} >= {"labels", "masks", "pairs"}
+
+    moved = Path(shutil.copytree(teachers, tmp_path / "moved"))
+    ended = scenelift(*common, "--clip", moved / "clip", "--sam", moved / "sam", "--out", tmp_path / "b")
+    assert ended.code == 0, ended.err
+    assert {path: path.stat().st_ino for path in cache.rglob("*.safetensors")} == entries
