@@ -60,6 +60,9 @@ class TinySource:
     def names(self, split: str) -> tuple[str, ...]:
         return tuple(self.scenes)
 
+    def frame_count(self, name: str) -> int:
+        return len(self.scenes[name].frames)
+
     def scene(self, name: str) -> Scene:
         self.read.append(name)
         return self.scenes[name]
