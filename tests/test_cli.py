@@ -81,10 +81,11 @@ def scenelift(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 class ColourTeacher:
     """Answers by colour, at once: a label and a mask teacher for captures without ground truth."""
 
-    identity, dim = "colour", 8
+    identity, text_identity, weights, dim = "colour", "colour words", "none", 8
+    words = ("wall", "floor", "box")
 
     def text_features(self, prompts: Sequence[Sequence[str]]) -> F32:
-        return np.eye(self.dim, dtype=np.float32)[: len(prompts)]
+        return np.eye(self.dim, dtype=np.float32)[[self.words.index(phrases[0]) for phrases in prompts]]
 
     def image_features(self, frames: Sequence[Frame]) -> list[F16]:
         return [self._cells(frame).astype(np.float16) for frame in frames]

@@ -115,13 +115,10 @@ class Annotations:
         tree: dict[str, Any] = read_json(path)
         if tree.get("schema") != 2:
             raise RunError(f"{path}: expected schema 2, found {tree.get('schema')}; run annotate again")
-        scenes = {
-            name: SceneKeys(
-                Key("pairs", item["pairs"]),
-                {frame: FrameKeys(*map(Key, FRAME_STAGES, digests)) for frame, digests in item["frames"].items()},
-            )
-            for name, item in tree["scenes"].items()
-        }
+        scenes = {}
+        for name, item in tree["scenes"].items():
+            frames = {frame: FrameKeys(*map(Key, FRAME_STAGES, of)) for frame, of in item["frames"].items()}
+            scenes[name] = SceneKeys(Key("pairs", item["pairs"]), frames)
         return cls(cache, np.array(tree["text"], dtype=np.float32), scenes)
 
 

@@ -20,7 +20,7 @@ import torch
 from scenelift import annotate as annotating
 from scenelift import checkpoint
 from scenelift import evaluate as evaluating
-from scenelift.annotate import Annotations
+from scenelift.annotations import Annotations
 from scenelift.batches import SceneStore, batches, steps_per_epoch
 from scenelift.cache import Cache, Key, cache_key
 from scenelift.check import CheckReport, check_source, raise_if_bad
@@ -116,6 +116,8 @@ def annotate(session: Session) -> Annotations:
         *teachers,
         config.pairing,
         session.cache,
+        pseudo=config.pseudo_labels,
+        features=config.latent.features,
         device=session.device,
         progress=session.progress,
     )
