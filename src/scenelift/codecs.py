@@ -89,7 +89,7 @@ def unpack(packed: U8, codec: str, dtype: str, shape: Sequence[int]) -> npt.NDAr
     if len(plain) != declared or not unpacker.eof or unpacker.unused_data:
         raise PackedError(f"packed bytes do not unpack to the {declared} bytes declared")
     planes = np.frombuffer(plain, np.uint8).reshape(kind.itemsize, size)
-    ordered = np.ascontiguousarray(planes.T).reshape(-1).view(kind)
+    ordered = np.array(planes.T, order="C").reshape(-1).view(kind)  # a copy: bytes are read-only
     if codec == "grid" and len(shape) > 1:
         last = ordered.reshape(*shape[1:], shape[0])
         return np.ascontiguousarray(np.moveaxis(last, -1, 0))

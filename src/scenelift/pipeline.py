@@ -33,6 +33,7 @@ from scenelift.export import overlay, write_label_png, write_labelled_ply, write
 from scenelift.files import read_json, safe_name, write_jpeg, write_json
 from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor
+from scenelift.preview import write_preview
 from scenelift.progress import Progress, silent
 from scenelift.report import ReportData, ReportRow, results_json, write_report
 from scenelift.runfolder import RunFolder
@@ -123,6 +124,12 @@ def annotate(session: Session) -> Annotations:
     )
     annotations.save(session.folder.annotations)
     return annotations
+
+
+def preview(session: Session, annotations: Annotations, number: int) -> int:
+    """Draw a contact sheet of ``number`` frames; returns how many there were to show."""
+    names = session.names("train", "val")
+    return write_preview(session.folder.preview, session.source, names, session.classes, annotations, number)
 
 
 def train(session: Session, annotations: Annotations) -> NetworkPair | None:
