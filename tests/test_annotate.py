@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import os
 import re
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -15,16 +18,28 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures_scenes import CLASSES, FakeLabelTeacher, FakeMaskTeacher, TinySource, annotated, tiny_source
+from fixtures_scenes import (
+    CLASSES,
+    FakeLabelTeacher,
+    FakeMaskTeacher,
+    TinySource,
+    annotated,
+    tiny_config,
+    tiny_source,
+)
 from scenelift.annotate import annotate
 from scenelift.annotations import Annotations
+from scenelift.batches import SceneStore, draw_batch
 from scenelift.cache import Cache, Entry, Key
 from scenelift.classes import ClassTable
-from scenelift.config import PairingConfig
-from scenelift.errors import CacheError, RunError
+from scenelift.config import PairingConfig, PseudoLabelConfig
+from scenelift.errors import CacheError, DataError, RunError
+from scenelift.files import is_temp
+from scenelift.frame_stream import READERS
 from scenelift.labels import pseudo_labels
+from scenelift.losses import sample_maps
 from scenelift.pairing import pair_points
-from scenelift.types import Frame, Frames, Scene
+from scenelift.types import IGNORE, Frame, Frames, Scene
 
 PAIRING = PairingConfig(depth_tolerance_m=0.1)
 ALL = {"label_features": 8, "labels": 8, "masks": 8, "mask_features": 8}
@@ -300,6 +315,170 @@ class TestWhatRunsAgain:
         desk.run()
         assert desk.labels.asked == desk.masks.asked == []
         assert desk.written == {}
+
+
+class TestPseudoLabels:
+    def test_settings_run_labels_only_and_reach_them(self, desk: Desk) -> None:
+        first = desk.run()
+        config = PseudoLabelConfig(threshold=0.9, denoise=0.3, logit_scale=2.0)
+        second = desk.run(pseudo=config)
+        assert desk.labels.asked == desk.masks.asked == []
+        assert desk.written == {"labels": 8}
+        grid = torch.from_numpy(second.features("scene0", "f1"))[None]
+        want = pseudo_labels(grid, torch.from_numpy(second.text), (24, 32), 0.9, 2.0, 0.3)[0]
+        np.testing.assert_array_equal(second.labels("scene0", "f1"), want)
+        assert (second.labels("scene0", "f1") == IGNORE).any()
+        assert first.digest(["scene0"]) != second.digest(["scene0"])
+        desk.run(pseudo=PseudoLabelConfig())
+        assert desk.written == {}
+
+
+class TestPairedFeatures:
+    def test_batches_sample_the_same_from_them(self, tmp_path: Path) -> None:
+        """To the bit, under every augmentation; and there is less in them."""
+        source = tiny_source(num_scenes=2, frames=4, points=6)
+        full = Desk(tmp_path / "full", source).run()
+        paired = Desk(tmp_path / "paired", source).run(features="paired")
+        empty = [
+            [float((known.mask_features(name, f"f{i}") == 0).all(0).mean()) for i in range(4)]
+            for known in (full, paired)
+            for name in source.scenes
+        ]
+        assert np.mean(empty[2:]) > np.mean(empty[:2]) + 0.3
+        stores = [SceneStore(source, source.names("train"), known, "masks") for known in (full, paired)]
+        config = tiny_config(train={"scenes_per_step": 2, "frames_per_scene": 4})
+        for step in range(4):
+            one, other = (draw_batch(store, config, step) for store in stores)
+            assert len(one.pair_image)
+            samples = [
+                sample_maps(b.target_grids[0].float(), b.pair_image, b.pair_position) for b in (one, other)
+            ]
+            assert torch.equal(*samples)
+        assert full.digest(["scene0"]) == paired.digest(["scene0"])
+
+    def test_whole_features_are_thinned_without_asking(self, desk: Desk, tmp_path: Path) -> None:
+        desk.run()
+        known = desk.run(features="paired")
+        assert desk.labels.asked == desk.masks.asked == []
+        assert desk.written == {"mask_features": 8}
+        other = Desk(tmp_path / "other", desk.source)
+        asked = other.run(features="paired")
+        assert len(other.masks.asked) == 8
+        assert other.written == {**ALL, "text": 4, "pairs": 2}
+        assert asked.scenes == known.scenes
+        for name in desk.source.scenes:
+            np.testing.assert_array_equal(known.mask_features(name, "f1"), asked.mask_features(name, "f1"))
+
+    def test_a_changed_pose_asks_again_for_what_is_not_kept(self, desk: Desk) -> None:
+        desk.run(features="paired")
+        desk.run(features="paired")
+        assert desk.written == {}
+        shift = np.eye(4)
+        shift[0, 3] = 0.3
+        desk.change("scene1", lambda frame: replace(frame, cam_from_world=shift @ frame.cam_from_world))
+        desk.run(features="paired")
+        assert (desk.labels.asked, desk.masks.asked) == ([], ["scene1/f0"])
+        assert desk.written == {"pairs": 1, "mask_features": 1}
+
+    def test_training_without_a_latent_loss_reads_no_features(self, desk: Desk) -> None:
+        known = desk.run()
+        for frame in known.scenes["scene0"].frames.values():
+            desk.cache.path(frame.mask_features).unlink()
+        names, config = ["scene0"], tiny_config()
+        for target in (None, "labels"):
+            draw_batch(SceneStore(desk.source, names, known, target), config, 0)
+        with pytest.raises(CacheError, match="mask_features"):
+            draw_batch(SceneStore(desk.source, names, known, "masks"), config, 0)
+
+
+class TestFaults:
+    def test_frames_before_a_damaged_one_are_kept(self, tmp_path: Path) -> None:
+        desk = Desk(tmp_path, tiny_source(num_scenes=2, frames=6))
+        scene = desk.source.scenes["scene0"]
+
+        def read(name: str) -> Frame:
+            if name == "f3":
+                raise DataError("expected an image at f3.jpg, found it truncated")
+            return scene.frames[scene.frames.names.index(name)]
+
+        desk.source.scenes["scene0"] = replace(scene, frames=Frames(scene.frames.names, read))
+        with pytest.raises(DataError, match=r"f3\.jpg"):
+            desk.run(batch_size=8)
+        assert desk.masks.asked == ["scene0/f0", "scene0/f1", "scene0/f2"]
+        assert desk.written == {**dict.fromkeys(ALL, 3), "text": 4}
+        desk.source.scenes["scene0"] = scene
+        desk.run()
+        assert len(desk.masks.asked) == 9
+
+    @pytest.mark.parametrize("batch_size", [1, 3])
+    def test_a_full_disk_is_one_error_and_finished_frames_stay(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch, batch_size: int
+    ) -> None:
+        room, replaced = 12, os.replace
+
+        def replace_while_there_is_room(src: Path, dst: Path) -> None:
+            if sum(stats.entries for stats in desk.cache.stats().values()) >= room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            replaced(src, dst)
+
+        monkeypatch.setattr(os, "replace", replace_while_there_is_room)
+        with pytest.raises(CacheError, match=r"disk full: needs .* make room"):
+            desk.run(batch_size=batch_size)
+        monkeypatch.undo()
+        asked = len(desk.masks.asked)
+        assert desk.cache.verify() == []
+        assert not [path for path in desk.cache.root.rglob("*") if is_temp(path)]
+        kept = desk.count()
+        desk.run()
+        assert len(desk.masks.asked) == 8 - kept.get("mask_features", 0)
+        assert asked < 8
+        assert {k: kept.get(k, 0) + desk.written.get(k, 0) for k in ALL} == ALL
+
+    def test_a_signal_keeps_what_was_answered(self, desk: Desk) -> None:
+        """As the command line stops: an exception out of nowhere, in the main thread."""
+
+        class Stopped(BaseException):
+            pass
+
+        told: list[str] = []
+
+        def progress(what: str, total: int, done: int) -> AbstractContextManager[Callable[[str], None]]:
+            def advance(note: str) -> None:
+                told.append(note)
+                if len(told) == 3:
+                    raise Stopped
+
+            return nullcontext(advance)
+
+        with pytest.raises(Stopped):
+            desk.run(progress=progress)
+        asked = len(desk.masks.asked)
+        assert desk.cache.verify() == []
+        assert not [path for path in desk.cache.root.rglob("*") if is_temp(path)]
+        assert desk.written["masks"] == desk.written["mask_features"] == asked >= 3
+        desk.run()
+        assert len(desk.masks.asked) == 8 - asked
+
+    def test_memory_does_not_grow_with_the_frames(self, tmp_path: Path) -> None:
+        """No more frames are alive at a time in a long scene than in a short one."""
+        most = []
+        for frames in (40, 120):
+            desk = Desk(tmp_path / str(frames), tiny_source(num_scenes=1, frames=frames))
+            scene = desk.source.scenes["scene0"]
+            alive: weakref.WeakSet[Frame] = weakref.WeakSet()
+            seen: list[int] = []
+
+            def read(name: str, scene: Scene = scene, alive: Any = alive, seen: Any = seen) -> Frame:
+                frame = scene.frames[scene.frames.names.index(name)]
+                copied = replace(frame, image=frame.image.copy())
+                alive.add(copied)
+                seen.append(len(alive))
+                return copied
+
+            desk.source.scenes["scene0"] = replace(scene, frames=Frames(scene.frames.names, read))
+            desk.run(batch_size=2)
+            most.append(max(seen))
+        assert max(most) <= 2 * READERS + 2 + 3
 
 
 class TestDamage:

@@ -107,6 +107,7 @@ from scenelift.config import PairingConfig
 
 module.SECONDS_BETWEEN_LOOKS = 0.05
 folder = Path(sys.argv[1])
+EVERYONE = ["a.started", "b.started", "c.started"]
 source = tiny_source(num_scenes={SCENES}, frames={FRAMES})
 
 def wait_for(*names):
@@ -124,7 +125,7 @@ class Slow(FakeMaskTeacher):
         with (folder / f"{{self.name}}.asked").open("a") as log:
             print(*(frame.key for frame in frames), sep="\\n", file=log)
         (folder / f"{{self.name}}.started").touch()
-        wait_for(*(["never"] if self.name == "victim" else ["a.started", "b.started", "c.started"]))
+        wait_for(*(["never"] if self.name == "victim" else EVERYONE))
         return super().masks(frames)
 
 def start(name):
@@ -140,7 +141,7 @@ def start(name):
 victim = start("victim")
 wait_for("victim.started")
 workers = [start(name) for name in "abc"]
-wait_for("a.started", "b.started", "c.started")
+wait_for(*EVERYONE)
 os.kill(victim, signal.SIGKILL)
 for child in (victim, *workers):
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
