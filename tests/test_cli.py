@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -40,10 +41,11 @@ TINY = [
 class ColourTeacher:
     """Answers by colour, at once: a label and a mask teacher for captures without ground truth."""
 
-    identity, dim = "colour", 8
+    identity, text_identity, weights, dim = "colour", "colour words", "none", 8
+    words = ("wall", "floor", "box")
 
     def text_features(self, prompts: Sequence[Sequence[str]]) -> F32:
-        return np.eye(self.dim, dtype=np.float32)[: len(prompts)]
+        return np.eye(self.dim, dtype=np.float32)[[self.words.index(phrases[0]) for phrases in prompts]]
 
     def image_features(self, frames: Sequence[Frame]) -> list[F16]:
         return [self._cells(frame).astype(np.float16) for frame in frames]
@@ -352,6 +354,36 @@ def test_demo_and_evaluate(scenelift: Command, tmp_path: Path, monkeypatch: pyte
     assert ended.code == 0, ended.err
     assert "cns" in ended.out
     assert json.loads((tmp_path / "demo" / "seed1" / "cns" / "results.json").read_text())["seed"] == 1
+
+
+def test_annotate_draws_a_contact_sheet_and_a_full_disk_is_one_line(
+    scenelift: Command,
+    colour_teachers: None,
+    capture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    command = ["annotate", *fitting(capture, run)[1:], "--preview", 3]
+
+    def full(*paths: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        replaced = os.replace
+        disk.setattr(os, "replace", lambda src, dst: full() if "masks" in str(dst) else replaced(src, dst))
+        assert "disk full" in scenelift(*command).error
+    assert not any(is_temp(path) for path in run.rglob("*"))
+    ended = scenelift(*command)
+    assert ended.code == 0, ended.err
+    assert f"3 frames shown: {run / 'preview.jpg'}" in ended.out
+    sheet = (run / "preview.jpg").read_bytes()
+    (run / "preview.jpg").unlink()
+    monkeypatch.setattr(ColourTeacher, "masks", None)  # nothing is asked again
+    monkeypatch.setattr(ColourTeacher, "image_features", None)
+    monkeypatch.setattr(ColourTeacher, "text_features", None)
+    assert scenelift(*command).code == 0
+    assert (run / "preview.jpg").read_bytes() == sheet
 
 
 # --- stopped -------------------------------------------------------------------------------------------
