@@ -9,5 +9,7 @@ import os
 
 from hypothesis import settings
 
+from fixtures_cli import scenelift as scenelift
+
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from fixtures_capture import BOX, ROOM, camera_path, cast
-from scenelift.annotate import Annotations, annotate
+from scenelift.annotate import annotate
+from scenelift.annotations import Annotations
 from scenelift.cache import Cache
 from scenelift.checkpoint import save_networks
 from scenelift.classes import ClassTable
@@ -59,6 +60,9 @@ class TinySource:
 
     def names(self, split: str) -> tuple[str, ...]:
         return tuple(self.scenes)
+
+    def frame_count(self, name: str) -> int:
+        return len(self.scenes[name].frames)
 
     def scene(self, name: str) -> Scene:
         self.read.append(name)
@@ -121,21 +125,28 @@ class FakeLabelTeacher:
 
     Attributes:
         asked: keys of the frames it was asked for.
+        batches: how many frames came at a time.
+        words: first phrases of the classes it was asked for.
     """
 
     dim = 8
 
+    text_identity, weights = "fake text", "fake weights of the label teacher"
+
     def __init__(self, truth: TinyTruth, identity: str = "fake labels", die_after: int | None = None) -> None:
         self._truth, self.identity, self._die_after = truth, identity, die_after
         self.asked: list[str] = []
+        self.batches: list[int] = []
+        self.words: list[str] = []
 
     def text_features(self, prompts: Sequence[Sequence[str]]) -> F32:
         """The classes of the tiny scenes are axes of the embedding; other words point anywhere."""
+        self.words += [phrases[0] for phrases in prompts]
         return np.stack([self._embed(phrases[0]) for phrases in prompts])
 
     def image_features(self, frames: Sequence[Frame]) -> list[F16]:
         """For each frame (8, H/4, W/4)."""
-        _ask(self.asked, frames, self._die_after)
+        _ask(self.asked, self.batches, frames, self._die_after)
         axes = np.eye(self.dim, dtype=np.float16)
         return [axes[:, self._middle(frame)] for frame in frames]
 
@@ -158,13 +169,16 @@ class FakeMaskTeacher:
     Args and attributes as in `FakeLabelTeacher`.
     """
 
+    weights = "fake weights of the mask teacher"
+
     def __init__(self, truth: TinyTruth, identity: str = "fake masks", die_after: int | None = None) -> None:
         self._truth, self.identity, self._die_after = truth, identity, die_after
         self.asked: list[str] = []
+        self.batches: list[int] = []
 
     def masks(self, frames: Sequence[Frame]) -> list[Masks]:
         """For each frame its masks, and (3, H/4, W/4) features."""
-        _ask(self.asked, frames, self._die_after)
+        _ask(self.asked, self.batches, frames, self._die_after)
         return [self._masks(frame) for frame in frames]
 
     def _masks(self, frame: Frame) -> Masks:
@@ -177,10 +191,11 @@ class FakeMaskTeacher:
         return Masks(ids, np.ascontiguousarray((cells / 255).transpose(2, 0, 1)).astype(np.float16))
 
 
-def _ask(asked: list[str], frames: Sequence[Frame], die_after: int | None) -> None:
+def _ask(asked: list[str], batches: list[int], frames: Sequence[Frame], die_after: int | None) -> None:
     if die_after is not None and len(asked) + len(frames) > die_after:
         raise KeyboardInterrupt
     asked += [frame.key for frame in frames]
+    batches.append(len(frames))
 
 
 TINY: dict[str, Any] = {

@@ -19,7 +19,7 @@ import torch
 
 from fixtures_scenes import TinySource, annotated, tiny_config
 from scenelift import batches as B
-from scenelift.annotate import Annotations
+from scenelift.annotations import Annotations
 from scenelift.augment import ImageTransform, PointTransform
 from scenelift.batches import Batch, SceneStore, View, batches, draw_batch
 from scenelift.config import Config

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fixtures_scenes import FakeLabelTeacher, FakeMaskTeacher, TinySource, annotated, tiny_config, tiny_source
 from scenelift import batches as B
-from scenelift.annotate import Annotations, annotate
+from scenelift.annotate import annotate
+from scenelift.annotations import Annotations
 from scenelift.batches import SceneStore, draw_batch, steps_per_epoch, voxel_inputs
 from scenelift.cache import Cache
 from scenelift.config import Config, PairingConfig

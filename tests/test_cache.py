@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -89,11 +90,12 @@ def files_below(folder: Path) -> list[Path]:
         max_size=3,
     ),
     meta=st.dictionaries(st.text(max_size=4), any_json, max_size=3),
+    codecs=st.lists(st.sampled_from([None, "map", "grid"]), min_size=3, max_size=3),
 )
-def test_what_is_put_comes_back_bit_for_bit(tmp_path_factory, arrays, meta):
+def test_what_is_put_comes_back_bit_for_bit(tmp_path_factory, arrays, meta, codecs):
     cache = Cache(tmp_path_factory.mktemp("cache"))
     key = cache_key("masks", a=1)
-    cache.put(key, arrays, meta)
+    cache.put(key, arrays, meta, {name: c for name, c in zip(arrays, codecs, strict=False) if c})
     for verify in (True, False):
         found = cache.get(key, verify=verify)
         assert found is not None
@@ -138,6 +140,66 @@ def test_layout_and_manifest_explain_the_file(tmp_path):
     assert manifest["meta"] == {"i": 3}
     assert manifest["created"].endswith("+00:00")
     assert {"format", "version", "checksum"} < manifest.keys()
+
+
+PLAIN = (
+    '{"__metadata__":{"scenelift":"{\\"format\\": 1, \\"stage\\": \\"text\\", \\"digest\\": '
+    '\\"9f03e6a3\\", \\"meta\\": {\\"i\\": 3}, \\"version\\": \\"0.1.0\\", \\"created\\": '
+    '\\"2026-01-01T00:00:00+00:00\\", \\"checksum\\": \\"CHECKSUM\\"}"},'
+    '"ids":{"dtype":"U16","shape":[2,2],"data_offsets":[0,8]}}'
+)
+"""Header of an entry as versions before packing wrote it."""
+
+
+def test_entries_written_before_arrays_were_packed_are_read(tmp_path):
+    ids = np.array([[1, 2], [3, 40_000]], np.uint16)
+    state = hashlib.blake2b(digest_size=20)
+    manifest = {
+        "format": 1, "stage": "text", "digest": "9f03e6a3", "meta": {"i": 3}, "version": "0.1.0",
+        "created": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    state.update(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode())
+    state.update(b'"ids"<u2(2, 2)' + ids.tobytes())
+    header = PLAIN.replace("CHECKSUM", state.hexdigest()).encode()
+    key = Key("text", "9f03e6a3")
+    path = Cache(tmp_path).path(key)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + ids.tobytes())
+    found = Cache(tmp_path).get(key)
+    assert found is not None
+    assert found.meta == {"i": 3}
+    assert same(ids, found.arrays["ids"])
+    assert Cache(tmp_path).verify() == []
+
+
+def test_packed_arrays_are_checked_as_they_will_be_read(tmp_path, caplog):
+    cache, key = Cache(tmp_path), cache_key("masks", i=1)
+    ids = np.repeat(np.arange(60, dtype=np.uint16), 50).reshape(60, 50)
+    cache.put(key, {"ids": ids}, {}, {"ids": "map"})
+    path = cache.path(key)
+    content = path.read_bytes()
+    assert len(content) < 2000 < ids.nbytes
+    start = 8 + int.from_bytes(content[:8], "little")
+    for position in range(start, len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        assert [damage.path for damage in cache.verify()] == [path]
+        assert cache.get(key) is None
+    path.write_bytes(content.replace(b"[60, 50]", b"[60, 51]"))
+    assert cache.get(key, verify=False) is None
+    assert "do not unpack to the 6120 bytes declared" in caplog.text
+
+
+def test_claims_are_no_entries(tmp_path):
+    cache, lock = Cache(tmp_path), tmp_path / "claims" / "abc.lock"
+    lock.parent.mkdir()
+    lock.touch()
+    small(cache)
+    assert [info.stage for info in cache.entries()] == ["masks"]
+    assert (cache.verify(), cache.sweep(), list(cache.stats())) == ([], [], ["masks"])
+    assert len(cache.prune(max_bytes=0)) == 1
+    assert files_below(tmp_path) == [lock]
 
 
 def test_put_replaces(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -9,9 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +20,14 @@ import torch
 
 from fixtures_bench import Bench
 from fixtures_capture import edit_poses, room_frames, write_capture
-from scenelift import checkpoint, cli
+from fixtures_cli import Command
+from scenelift import checkpoint
 from scenelift.files import is_temp
 from scenelift.teachers import registry
 from scenelift.types import F16, F32, Frame, Masks
 
 COMMANDS = [
-    "demo", "check", "annotate", "train", "evaluate", "predict", "export", "fit",
+    "demo", "check", "annotate", "train", "evaluate", "predict", "export", "fit", "weights",
     "cache ls", "cache verify", "cache prune",
 ]  # fmt: skip
 NAMES = "wall, floor, box / crate"
@@ -36,55 +38,14 @@ TINY = [
 ]  # fmt: skip
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The one line of a user error."""
-        assert self.code == 2, self
-        lines = self.err.splitlines()
-        told = [line for line in lines if line.startswith("error: ")]
-        assert told == lines[-1:], self.err
-        assert "Traceback" not in self.err
-        return told[0]
-
-
-Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def scenelift(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Run the entry point in this process."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
-
-    def run(*args: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["scenelift", *map(str, args)])
-        capfd.readouterr()
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capfd.readouterr()
-        assert isinstance(code, int)
-        return Ended(code, captured.out, captured.err)
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 class ColourTeacher:
     """Answers by colour, at once: a label and a mask teacher for captures without ground truth."""
 
-    identity, dim = "colour", 8
+    identity, text_identity, weights, dim = "colour", "colour words", "none", 8
+    words = ("wall", "floor", "box")
 
     def text_features(self, prompts: Sequence[Sequence[str]]) -> F32:
-        return np.eye(self.dim, dtype=np.float32)[: len(prompts)]
+        return np.eye(self.dim, dtype=np.float32)[[self.words.index(phrases[0]) for phrases in prompts]]
 
     def image_features(self, frames: Sequence[Frame]) -> list[F16]:
         return [self._cells(frame).astype(np.float16) for frame in frames]
@@ -175,8 +136,16 @@ def test_help_imports_nothing_heavy() -> None:
         (["fit", "ROOM", "--classes", NAMES, "--set", "train.epochs=many"], "train.epochs: "),
         (["fit", "ROOM", "--classes", NAMES, "--set", "epochs"], "expected key.path=value"),
         (["fit", "ROOM", "--classes", NAMES, "--device", "gpu"], "found 'gpu'"),
-        (["fit", "ROOM", "--classes", NAMES, "--teacher", "clip"], "teachers.labels"),
-        (["fit", "ROOM", "--classes", NAMES, "--teacher", "simulated"], "choose others"),
+        (["fit", "ROOM", "--classes", NAMES, "--teacher", "clip"], "expected simulated or embedded"),
+        (["fit", "ROOM", "--classes", NAMES, "--teacher", "simulated"], "--clip and --sam, or choose"),
+        (["fit", "ROOM", "--classes", NAMES], "`scenelift weights --clip openai/"),
+        (["fit", "ROOM", "--classes", NAMES, "--clip", "./no"], "teachers.labels.weights: expected"),
+        (["fit", "ROOM", "--classes", NAMES, "--clip", "x/y", "--teacher", "embedded"], "--clip another one"),
+        (["train", "ROOM", "--classes", NAMES, "--sam", "x/y", "--teacher", "embedded"], "--sam another one"),
+        (["annotate", "ROOM", "--classes", NAMES, "--sam", "x/y", "--set", "teachers.masks.kind=embedded"],
+         "--sam x/y and --set contradict"),
+        (["fit", "ROOM", "--classes", NAMES, "--clip", "x/y", "--set", "teachers.labels.weights=z/y"],
+         "--clip x/y and --set contradict"),
         (["train", "NOWHERE", "--classes", NAMES], "nowhere"),
         (["annotate", "NOWHERE", "--classes", NAMES], "nowhere"),
         (["demo", "--size", "medium"], "expected small or full, found 'medium'"),
@@ -200,6 +169,7 @@ def test_user_errors_are_one_line(
     [
         (["evaluate", "nowhere"], "expected a folder with config.yaml"),
         (["export", "nowhere", "--to", "x"], "expected a folder with config.yaml"),
+        (["weights", "--recipe", "cnss"], "did you mean 'cns'?"),
         (["cache", "ls", "nowhere"], "cache nowhere: no such folder"),
         (["cache", "verify", "nowhere"], "no such folder"),
         (["cache", "prune", "nowhere", "--max-gib", "1"], "no such folder"),
@@ -273,7 +243,7 @@ def test_bad_data_leave_nothing_that_stands_in_the_way(
     edit_poses(bad, np.linalg.inv)
     sets = ["train.epochs=0", "predict.source=teacher"]
     forgotten = [word for word in fitting(bad, tmp_path / "out") if word not in ("--teacher", "embedded")]
-    assert "--teacher embedded" in scenelift(*forgotten, "--set", "data.pose_convention=world_to_cam").error
+    assert "--download" in scenelift(*forgotten, "--set", "data.pose_convention=world_to_cam").error
     assert "pose_convention" in scenelift(*fitting(bad, tmp_path / "out", sets=sets)).error
     assert not (tmp_path / "out").exists()
     mended = scenelift(*fitting(bad, tmp_path / "out", sets=[*sets, "data.pose_convention=world_to_cam"]))
@@ -384,6 +354,36 @@ def test_demo_and_evaluate(scenelift: Command, tmp_path: Path, monkeypatch: pyte
     assert ended.code == 0, ended.err
     assert "cns" in ended.out
     assert json.loads((tmp_path / "demo" / "seed1" / "cns" / "results.json").read_text())["seed"] == 1
+
+
+def test_annotate_draws_a_contact_sheet_and_a_full_disk_is_one_line(
+    scenelift: Command,
+    colour_teachers: None,
+    capture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    command = ["annotate", *fitting(capture, run)[1:], "--preview", 3]
+
+    def full(*paths: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        replaced = os.replace
+        disk.setattr(os, "replace", lambda src, dst: full() if "masks" in str(dst) else replaced(src, dst))
+        assert "disk full" in scenelift(*command).error
+    assert not any(is_temp(path) for path in run.rglob("*"))
+    ended = scenelift(*command)
+    assert ended.code == 0, ended.err
+    assert f"3 frames shown: {run / 'preview.jpg'}" in ended.out
+    sheet = (run / "preview.jpg").read_bytes()
+    (run / "preview.jpg").unlink()
+    monkeypatch.setattr(ColourTeacher, "masks", None)  # nothing is asked again
+    monkeypatch.setattr(ColourTeacher, "image_features", None)
+    monkeypatch.setattr(ColourTeacher, "text_features", None)
+    assert scenelift(*command).code == 0
+    assert (run / "preview.jpg").read_bytes() == sheet
 
 
 # --- stopped -------------------------------------------------------------------------------------------

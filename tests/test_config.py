@@ -17,6 +17,7 @@ from scenelift.runfolder import differences
 VARIANTS = {
     "defaults": [],
     "capture": ["data.source=capture", "data.path=somewhere"],
+    "simulated": ["teachers.labels.kind=simulated", "teachers.masks.kind=simulated"],
     "embedded": ["teachers.labels.kind=embedded", "teachers.masks.kind=embedded"],
 }
 """Overrides under which, together, every node of the tree appears."""
@@ -25,6 +26,7 @@ CANDIDATES = [
     *("true", "false", "2", "9", "0.3", "0.7", "100", "400", "8", "[0.5, 0.9]", "[1.1, 1.2]", "[64, 80]"),
     *("[64, 128]", "[a, b]", "word", "none", "world_to_cam", "relative", "small", "minkunet14", "constant"),
     *("image", "labels", "trainable", "adamw", "step", "teacher"),
+    *("sclip", "float16", "adaptive", "largest_on_top", "paired"),
 ]
 """Values of which every key must take one."""
 
@@ -96,7 +98,7 @@ def test_every_misspelt_key_names_the_nearest(variant: str, path: str) -> None:
 
 def test_a_word_like_no_other_is_told_what_there_is() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown key latent.qqqq; valid here: weight, target, dim, target_map"
+        ConfigError, match=r"unknown key latent.qqqq; valid here: weight, target, features, dim, target_map"
     ):
         load("cns", ["latent.qqqq=1"])
 
@@ -124,6 +126,19 @@ class TestValues:
     def test_wrong_values_say_where_and_what(self, override: str, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             load("cns", [override])
+
+    def test_the_path_names_keys_alone(self) -> None:
+        """Not the variants that pydantic goes through, whichever they are."""
+        for kind, masks, key in (
+            ("clip", "sam", "points_per_side"),
+            ("simulated", "simulated", "merge"),
+            ("embedded", "embedded", "scale"),
+        ):
+            tags = [f"teachers.labels.kind={kind}", f"teachers.masks.kind={masks}"]
+            with pytest.raises(ConfigError, match=rf"^teachers\.masks\.{key}: input should .*, found -1$"):
+                load("cns", [*tags, f"teachers.masks.{key}=-1"])
+            with pytest.raises(ConfigError, match=rf"^unknown key teachers\.masks\.{key}x; did you mean"):
+                load("cns", [*tags, f"teachers.masks.{key}x=1"])
 
     def test_no_source_at_all(self) -> None:
         with pytest.raises(
@@ -161,6 +176,7 @@ class TestTree:
         )
         assert config.networks.points.voxel_m == config.pairing.depth_tolerance_m == 0.05
         assert (config.latent.target, config.latent.dim, config.latent.target_map) == ("masks", 64, "frozen")
+        assert (config.teachers.labels.kind, config.teachers.masks.kind) == ("clip", "sam")
         assert config.refine.clip
         assert config.refine.image
         assert config.refine.points

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from scenelift import labels as L
 from scenelift.errors import DataError
@@ -106,6 +107,44 @@ class TestPseudoLabels:
         assert kept.flatten().tolist() == [0 if p >= 0.7 else IGNORE for p in probability]
         assert kept.flatten().tolist() == [0, 0, IGNORE]
         assert L.pseudo_labels(features, text, (1, 3)).flatten().tolist() == [0, 0, 0]
+
+    @given(seeds, st.floats(0, 1), st.booleans())
+    @settings(deadline=None, max_examples=40)
+    def test_denoising_matches_a_loop(self, seed: int, denoise: float, with_threshold: bool) -> None:
+        """A class that no token believes in is left out, of the argmax and of the probabilities."""
+        generator = torch.Generator().manual_seed(seed)
+        features = torch.randn(1, 6, 3, 4, generator=generator)
+        text = torch.randn(5, 6, generator=generator)
+        have = L.pseudo_labels(
+            features, text, (7, 9), 0.6 if with_threshold else None, logit_scale=5.0, denoise=denoise
+        )
+        units = F.normalize(features, dim=1), F.normalize(text, dim=1)
+        probability = (5.0 * L.dense_scores(*units, (3, 4))[0]).softmax(0)
+        kept = [c for c in range(5) if float(probability[c].max()) >= denoise] or list(range(5))
+        want = torch.tensor(kept)[L.dense_scores(features, text[kept], (7, 9))[0].argmax(0)]
+        if with_threshold:
+            sure = (5.0 * L.dense_scores(units[0], units[1][kept], (7, 9))[0]).softmax(0)
+            chosen = sure.gather(0, L.dense_scores(features, text[kept], (7, 9))[0].argmax(0)[None])[0]
+            want = torch.where(chosen < 0.6, IGNORE, want)
+        assert torch.equal(have[0], want)
+
+    def test_denoising_looks_at_tokens_not_at_pixels(self) -> None:
+        """One token in nine believes in class 1; halfway to its neighbours no pixel does."""
+        features = torch.zeros(1, 2, 3, 3)
+        features[0, 0], features[0, 1, 1, 1], features[0, 0, 1, 1] = 1.0, 1.0, 0.0
+        sure = {"logit_scale": 10.0, "denoise": 0.99}
+        assert (L.pseudo_labels(features, torch.eye(2), (6, 6), **sure) == 1).any()
+        features[0, 0, 1, 1] = 0.5
+        assert not (L.pseudo_labels(features, torch.eye(2), (6, 6), **sure) == 1).any()
+
+    def test_denoising_that_would_leave_nothing_leaves_all(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        features, text = torch.randn(2, 6, 3, 4, generator=generator), torch.randn(5, 6, generator=generator)
+        plain = L.pseudo_labels(features, text, (7, 9))
+        assert torch.equal(L.pseudo_labels(features, text, (7, 9), logit_scale=1e-6, denoise=0.5), plain)
+        features[0, :, 0, 0] = torch.nan  # nor does a damaged token decide
+        denoised = L.pseudo_labels(features, text, (7, 9), logit_scale=1e-6, denoise=0.5)
+        assert torch.equal(denoised, L.pseudo_labels(features, text, (7, 9)))
 
     def test_no_images(self) -> None:
         assert L.pseudo_labels(torch.empty(0, 2, 3, 3), torch.eye(2), (6, 6)).shape == (0, 6, 6)

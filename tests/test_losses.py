@@ -16,6 +16,7 @@ from scenelift.losses import (
     image_cross_entropy,
     pair_cross_entropy,
     sample_maps,
+    sampled_cells,
 )
 from scenelift.types import IGNORE
 
@@ -182,3 +183,43 @@ class TestSampleMaps:
         sampled = sample_maps(maps, torch.zeros(4, dtype=torch.int64), corners)
         assert sampled[:, 0].tolist() == [0, 2, 3, 5]
         assert sample_maps(maps.half(), torch.zeros(4, dtype=torch.int64), corners).dtype == torch.float16
+
+
+class TestSampledCells:
+    @given(seeds, st.integers(1, 6), st.integers(1, 6), st.integers(0, 12))
+    @settings(deadline=None, max_examples=60)
+    def test_the_other_cells_change_nothing(self, seed: int, height: int, width: int, pairs: int) -> None:
+        """Values and gradients to the bit, whatever lies in the cells that are not sampled."""
+        position = torch.rand(pairs, 2, generator=torch.Generator().manual_seed(seed))
+        position[::3] = (position[::3] * 8).round() / 8  # on cell centres and borders too
+        cells = sampled_cells(position, height, width)
+        maps = random(seed, 1, 4, height, width)
+        one, other = (torch.where(cells, maps, rest).requires_grad_() for rest in (0.0, 1e30))
+        none = torch.zeros(pairs, dtype=torch.int64)
+        have, want = sample_maps(one, none, position), sample_maps(other, none, position)
+        assert torch.equal(have, want)
+        gradients = [
+            torch.autograd.grad(values.square().sum() + 0 * m.sum(), m)[0]
+            for values, m in ((have, one), (want, other))
+        ]
+        assert torch.equal(torch.where(cells, gradients[0], 0), torch.where(cells, gradients[1], 0))
+
+    @given(seeds, st.integers(2, 6), st.integers(2, 6))
+    @settings(deadline=None, max_examples=40)
+    def test_no_cell_is_kept_for_nothing(self, seed: int, height: int, width: int) -> None:
+        """Each has a weight, or would have one a little way off."""
+        size = torch.tensor([width, height])  # between the outer cell centres, where nothing is clamped
+        position = 0.5 / size + torch.rand(1, 2, generator=torch.Generator().manual_seed(seed)) * (
+            1 - 1 / size
+        )
+        maps = torch.eye(height * width).view(1, height * width, height, width)
+        near = position + torch.tensor([[x, y] for x in (-1e-2, 0, 1e-2) for y in (-1e-2, 0, 1e-2)])
+        weights = sample_maps(maps, torch.zeros(9, dtype=torch.int64), near.clamp(0, 1)).sum(0)
+        cells = sampled_cells(position, height, width)
+        assert 1 <= int(cells.sum()) <= 9
+        assert bool((weights.view(height, width)[cells] > 0).all())
+
+    def test_a_position_on_a_cell_centre_keeps_both_sides(self) -> None:
+        """Another device may round it to either."""
+        assert sampled_cells(torch.tensor([[0.5, 0.0]]), 2, 3).tolist() == [[True] * 3, [True] * 3]
+        assert not sampled_cells(torch.zeros(0, 2), 2, 3).any()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fixtures_scenes import TinySource, annotated, tiny_config
 from scenelift import predict as predict_module
-from scenelift.annotate import Annotations
+from scenelift.annotations import Annotations
 from scenelift.errors import DataError, RunError
 from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor, best_prediction

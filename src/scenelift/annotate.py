@@ -1,138 +1,41 @@
-"""Run the teachers and the pairing over a data set, into the cache; and read the answers back.
+"""Run the teachers and the pairing over a data set, into the cache.
 
 Everything is content-addressed: the key of a result names the frame's bytes, the teacher's identity
 and the settings. Work that was done is found again after a crash, in another run and by another user
 of the same cache, and a new class list re-runs only the text side.
+
+A frame's way: read and hashed ahead of the networks; left alone if the cache knows all about it; claimed, so
+that no other process does it too; put into a batch, whichever scene it is of; asked about; written behind the
+networks. Frames that another process has claimed are looked at again at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Literal
 
-import numpy as np
-import torch
-
-from scenelift.cache import Cache, Entry, Key, array_digest, cache_key
+from scenelift.annotations import Annotations, FrameKeys, SceneKeys
+from scenelift.answers import Answers, Job, text_embeddings, view_digest
+from scenelift.cache import Cache, Key, array_digest
+from scenelift.claims import Claims
 from scenelift.classes import ClassTable
-from scenelift.config import PairingConfig
-from scenelift.errors import CacheError, RunError
-from scenelift.files import read_json, write_json
-from scenelift.labels import pseudo_labels
-from scenelift.pairing import pair_points
+from scenelift.config import PairingConfig, PseudoLabelConfig
+from scenelift.errors import DataError
+from scenelift.frame_stream import READERS, Writers, frames_per_batch, prefetch
 from scenelift.progress import Advance, Progress, silent
 from scenelift.scenes import SceneSource
 from scenelift.teachers import LabelTeacher, MaskTeacher
-from scenelift.types import F16, F32, U8, Frame, Masks, Pairs, Scene
+from scenelift.types import F16, F32, Frames, Masks, Pairs, Scene
 
-FRAMES_PER_BATCH = 8
+SECONDS_BETWEEN_LOOKS = 0.5
+"""How often frames that other processes are working on are looked for."""
 
-
-@dataclass(frozen=True)
-class FrameKeys:
-    """Where the cache holds what the teachers said of a frame."""
-
-    features: Key
-    labels: Key
-    masks: Key
-
-
-@dataclass(frozen=True)
-class SceneKeys:
-    """Where the cache holds a scene's pairs, and the frames they refer to in order."""
-
-    pairs: Key
-    frames: Mapping[str, FrameKeys]
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """The annotations of a data set: an index into a cache, and the text embeddings.
-
-    Attributes:
-        cache: where the arrays lie.
-        text: (C, dim) float32, unit length: the classes.
-        scenes: keys by scene name.
-    """
-
-    cache: Cache
-    text: F32
-    scenes: Mapping[str, SceneKeys] = field(default_factory=dict)
-
-    def pairs(self, scene: str) -> Pairs:
-        """The pixel–point pairs of a scene."""
-        arrays = self._entry(self._scene(scene).pairs).arrays
-        return Pairs(arrays["frame_index"], arrays["point_index"], arrays["pixel_uv"])
-
-    def labels(self, scene: str, frame: str) -> U8:
-        """(H, W) uint8 pseudo labels of a frame, eq. 1, unrefined."""
-        return self._entry(self._scene(scene).frames[frame].labels).arrays["labels"]
-
-    def masks(self, scene: str, frame: str) -> Masks:
-        """The mask teacher's answer for a frame."""
-        arrays = self._entry(self._scene(scene).frames[frame].masks).arrays
-        return Masks(arrays["ids"], arrays["features"])
-
-    def features(self, scene: str, frame: str) -> F16:
-        """(dim, h, w) float16 dense features of a frame from the label teacher."""
-        return self._entry(self._scene(scene).frames[frame].features).arrays["features"]
-
-    def digest(self, names: Sequence[str]) -> str:
-        """Hex digest of the text and of all that is known of these scenes."""
-        keys = {
-            name: [self._scene(name).pairs.digest, [[f.labels.digest, f.masks.digest] for f in frames]]
-            for name in names
-            if (frames := list(self._scene(name).frames.values()))
-        }
-        return cache_key("labels", text=self.text, scenes=keys).digest
-
-    def _scene(self, scene: str) -> SceneKeys:
-        if scene not in self.scenes:
-            raise RunError(f"scene {scene} is not annotated; run `scenelift annotate` on this data set")
-        return self.scenes[scene]
-
-    def _entry(self, key: Key) -> Entry:
-        entry = self.cache.get(key)
-        if entry is None:
-            raise CacheError(
-                f"cache {self.cache.root}: {key.stage} {key.digest} is missing or was damaged; "
-                "run the same command with `annotate` to make it again"
-            )
-        return entry
-
-    def save(self, path: Path) -> None:
-        """Write the index as JSON."""
-        scenes = {
-            name: {
-                "pairs": keys.pairs.digest,
-                "frames": {
-                    frame: [item.features.digest, item.labels.digest, item.masks.digest]
-                    for frame, item in keys.frames.items()
-                },
-            }
-            for name, keys in self.scenes.items()
-        }
-        write_json(path, {"schema": 1, "text": self.text.tolist(), "scenes": scenes})
-
-    @classmethod
-    def load(cls, path: Path, cache: Cache) -> Annotations:
-        """Read an index written by `save`."""
-        tree: dict[str, Any] = read_json(path)
-        if tree.get("schema") != 1:
-            raise RunError(f"{path}: expected schema 1, found {tree.get('schema')}; run annotate again")
-        scenes = {
-            name: SceneKeys(
-                Key("pairs", item["pairs"]),
-                {
-                    frame: FrameKeys(Key("label_features", f), Key("labels", p), Key("masks", m))
-                    for frame, (f, p, m) in item["frames"].items()
-                },
-            )
-            for name, item in tree["scenes"].items()
-        }
-        return cls(cache, np.array(tree["text"], dtype=np.float32), scenes)
+_log = logging.getLogger(__name__)
 
 
 def annotate(
@@ -144,12 +47,16 @@ def annotate(
     pairing: PairingConfig,
     cache: Cache,
     *,
+    pseudo: PseudoLabelConfig | None = None,
+    features: Literal["full", "paired"] = "full",
     device: str = "cpu",
+    batch_size: int | None = None,
     progress: Progress = silent,
 ) -> Annotations:
     """Ask the teachers about every frame of these scenes, and pair pixels with points.
 
-    What the cache holds already is not done again. Stopping loses at most the frames in flight.
+    What the cache holds already is not done again. Stopping loses at most the frames in flight. Any number of
+    processes may do this on one cache at a time: each frame is asked about once.
 
     Args:
         source: where the scenes come from.
@@ -159,117 +66,226 @@ def annotate(
         mask_teacher: SAM or its like.
         pairing: method step 4.
         cache: where results go.
+        pseudo: from scores to labels; ``None`` = the defaults.
+        features: what is kept of the mask teacher's features, `LatentConfig.features`.
         device: for the projection of points.
-        progress: told after each scene, or after each frame where there is one scene only.
+        batch_size: frames a teacher is asked for at once; ``None`` = what suits the device.
+        progress: told of every frame that is finished.
 
     Raises:
-        DataError: a scene cannot be read, or a teacher cannot answer for it.
+        DataError: a scene or frame cannot be read, or a teacher cannot answer for it; what was read before
+            it is finished first.
         CacheError: the cache cannot be written.
     """
-    annotator = _Annotator(classes, label_teacher, mask_teacher, pairing, cache, device)
-    if len(names) == 1:  # a capture: its frames are the units of work
-        scene = source.scene(names[0])
-        with progress("annotate", len(scene.frames), 0) as advance:
-            return Annotations(cache, annotator.text, {scene.name: annotator.scene(scene, advance)})
-    done: dict[str, SceneKeys] = {}
-    with progress("annotate", len(names), 0) as advance:
-        for name in names:
-            done[name] = annotator.scene(source.scene(name))
-            advance(name)
-    return Annotations(cache, annotator.text, done)
+    text = text_embeddings(cache, label_teacher, classes)
+    answers = Answers(
+        cache, label_teacher, mask_teacher, text, pairing, pseudo or PseudoLabelConfig(), device
+    )
+    size = batch_size or frames_per_batch(device)
+    total = sum(source.frame_count(name) for name in names)
+    with progress("annotate", total, 0) as advance, Claims(cache.root) as claims, Writers() as writers:
+        run = _Run(answers, features == "paired", claims, writers, size, advance)
+        return Annotations(cache, text, run.scenes(source, names))
 
 
-class _Annotator:
-    """The stages of one scene; holds what all scenes share."""
+@dataclass(eq=False)
+class _SceneWork:
+    """A scene on its way.
+
+    Attributes:
+        name: of the scene.
+        scene: it and its cloud, until all its frames are read.
+        pairs_key: once it is paired.
+        pairs: while its frames are read, where features are kept for pairs only.
+        views: what its pairs depend on, of the frames read so far.
+        frames: keys of the frames read so far, in order.
+    """
+
+    name: str
+    scene: Scene | None
+    pairs_key: Key | None = None
+    pairs: Pairs | None = None
+    views: list[str] = field(default_factory=list)
+    frames: dict[str, FrameKeys] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A frame that has been read."""
+
+    work: _SceneWork
+    frame: str
+    view: str
+    job: Job
+
+
+class _Run:
+    """One call of `annotate`."""
 
     def __init__(
         self,
-        classes: ClassTable,
-        label_teacher: LabelTeacher,
-        mask_teacher: MaskTeacher,
-        pairing: PairingConfig,
-        cache: Cache,
-        device: str,
+        answers: Answers,
+        paired: bool,
+        claims: Claims,
+        writers: Writers,
+        batch_size: int,
+        advance: Advance,
     ) -> None:
-        self.label_teacher, self.mask_teacher = label_teacher, mask_teacher
-        self.pairing, self.cache, self.device = pairing, cache, device
-        self.text = label_teacher.text_features(classes.prompts)
-        self._text_digest = array_digest(self.text)
+        self._answers, self._paired = answers, paired
+        self._claims, self._writers = claims, writers
+        self._batch_size, self._advance = batch_size, advance
+        self._batch: list[Job] = []
+        self._deferred: list[Job] = []
+        self._recent_pairs: tuple[Key, Pairs] | None = None
+        self._started, self._asked, self._found = time.monotonic(), 0, 0
 
-    def scene(self, scene: Scene, advance: Advance = lambda note: None) -> SceneKeys:
-        """Everything about one scene: first its frames, then its pairs."""
-        frames: dict[str, FrameKeys] = {}
-        views: list[str] = []
-        for batch in _batched(scene.frames):
-            images = [array_digest(frame.image) for frame in batch]
-            keys = [self._frame_keys(image, frame) for image, frame in zip(images, batch, strict=True)]
-            self._label_features(batch, keys)
-            self._labels(batch, keys)
-            self._masks(batch, keys)
-            frames.update((frame.name, key) for frame, key in zip(batch, keys, strict=True))
-            views += [_view_digest(frame) for frame in batch]
-            for frame in batch:
-                advance(frame.name)
-        return SceneKeys(self._pairs(scene, views), frames)
+    def scenes(self, source: SceneSource, names: Sequence[str]) -> dict[str, SceneKeys]:
+        """Everything about these scenes."""
+        done: dict[str, SceneKeys] = {}
+        reads = self._reads(source, names, done)
+        with closing(prefetch(reads, READERS, READERS + self._batch_size)) as stream:
+            try:
+                for read in stream:
+                    work, scene = read.work, read.work.scene
+                    work.views.append(read.view)
+                    work.frames[read.frame] = read.job.keys
+                    self._offer(read.job)
+                    if scene is not None and len(work.views) == len(scene.frames):
+                        pairs_key = work.pairs_key or self._answers.pair(scene, work.views)
+                        done[work.name] = SceneKeys(pairs_key, work.frames)
+                        work.scene = work.pairs = None
+            except DataError:
+                self._ask_teachers()  # what was read before is finished
+                raise
+        self._come_back()
+        return {name: done[name] for name in names}
 
-    def _frame_keys(self, image: str, frame: Frame) -> FrameKeys:
-        features = cache_key("label_features", image=image, teacher=self.label_teacher.identity)
-        size = [frame.height, frame.width]
-        return FrameKeys(
-            features,
-            cache_key("labels", features=features.digest, text=self._text_digest, size=size),
-            cache_key("masks", image=image, teacher=self.mask_teacher.identity),
+    # --- ahead of the networks -----------------------------------------------------------------------
+
+    def _reads(
+        self, source: SceneSource, names: Sequence[str], done: dict[str, SceneKeys]
+    ) -> Iterator[Callable[[], _Read]]:
+        """What to read, frame by frame. Scenes without frames are done at once."""
+        for name in names:
+            scene = source.scene(name)
+            frames, work = scene.frames, _SceneWork(name, scene)
+            if self._paired or not len(frames):
+                looks = (partial(_view_of, frames, index) for index in range(len(frames)))
+                work.pairs_key = self._answers.pair(scene, list(prefetch(looks, READERS, 2 * READERS)))
+                work.pairs = self._answers.pairs(work.pairs_key)
+            if not len(frames) and work.pairs_key is not None:
+                done[name] = SceneKeys(work.pairs_key, {})
+            for index in range(len(frames)):
+                yield partial(self._read, work, frames, index)
+
+    def _read(self, work: _SceneWork, frames: Frames, index: int) -> _Read:
+        """Decode a frame and look what the cache knows of it."""
+        frame = frames[index]
+        image, size = array_digest(frame.image), (frame.height, frame.width)
+        of_scene = None if work.pairs_key is None else (work.pairs_key, index)
+        pixel_uv = None if work.pairs is None else work.pairs.pixel_uv[work.pairs.of_frame(index)].copy()
+        keys, whole = self._answers.frame_keys(image, size, pixel_uv)
+        job = Job(
+            name=frame.key,
+            image=image,
+            size=size,
+            keys=keys,
+            whole=whole,
+            pairs=of_scene,
+            missing=self._answers.missing(keys),
+            read=partial(frames.__getitem__, index),
+            frame=frame,
+            pixel_uv=pixel_uv,
         )
+        view = view_digest(frame) if work.pairs_key is None else ""
+        if not job.missing:
+            job.rest()
+        return _Read(work, frame.name, view, job)
 
-    def _label_features(self, batch: Sequence[Frame], keys: Sequence[FrameKeys]) -> None:
-        missing = [i for i, key in enumerate(keys) if not self.cache.has(key.features)]
-        answers = self.label_teacher.image_features([batch[i] for i in missing]) if missing else []
-        for i, features in zip(missing, answers, strict=True):
-            self.cache.put(keys[i].features, {"features": features}, {"frame": batch[i].key})
+    # --- the networks --------------------------------------------------------------------------------
 
-    def _labels(self, batch: Sequence[Frame], keys: Sequence[FrameKeys]) -> None:
-        text = torch.from_numpy(self.text)
-        for frame, key in zip(batch, keys, strict=True):
-            if self.cache.has(key.labels):
-                continue
-            entry = self.cache.get(key.features)
-            if entry is None:
-                raise CacheError(
-                    f"cache {self.cache.root}: {key.features} was damaged, or removed while it was used; "
-                    "run the same command again to make it again"
-                )
-            features = torch.from_numpy(entry.arrays["features"])[None]
-            labels = pseudo_labels(features, text, (frame.height, frame.width))[0]
-            self.cache.put(key.labels, {"labels": labels.numpy().astype(np.uint8)}, {"frame": frame.key})
+    def _offer(self, job: Job) -> None:
+        """Do what is missing of a frame, with the rest of a batch; later, if another process does it."""
+        if not job.missing:
+            self._finish(job)
+        elif not self._claims.take(job.image):
+            job.rest()
+            self._deferred.append(job)
+        else:
+            job.missing = self._answers.missing(job.keys)  # another process may have been faster
+            self._batch.append(job)
+            if len(self._batch) >= self._batch_size:
+                self._ask_teachers()
 
-    def _masks(self, batch: Sequence[Frame], keys: Sequence[FrameKeys]) -> None:
-        missing = [i for i, key in enumerate(keys) if not self.cache.has(key.masks)]
-        answers = self.mask_teacher.masks([batch[i] for i in missing]) if missing else []
-        for i, masks in zip(missing, answers, strict=True):
-            arrays = {"ids": masks.ids, "features": masks.features}
-            self.cache.put(keys[i].masks, arrays, {"frame": batch[i].key})
+    def _come_back(self) -> None:
+        """Finish what is left, and look after the frames that others have claimed until all are done."""
+        told = False
+        while True:
+            self._ask_teachers()
+            self._writers.finish()
+            if not self._deferred:
+                return
+            waiting, self._deferred = self._deferred, []
+            for job in waiting:
+                job.missing = self._answers.missing(job.keys)
+                self._offer(job)
+            if len(self._deferred) == len(waiting):
+                if not told:
+                    _log.warning("waiting for %d frames that other processes are working on", len(waiting))
+                told = True
+                time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    def _pairs(self, scene: Scene, views: Sequence[str]) -> Key:
-        # the colours as well: pairs do not depend on them, but what is trained from this scene does
-        cloud = array_digest(scene.points_world, *([] if scene.rgb is None else [scene.rgb]))
-        key = cache_key("pairs", cloud=cloud, views=list(views), config=self.pairing.model_dump())
-        if not self.cache.has(key):
-            pairs = pair_points(scene.points_world, scene.frames, self.pairing, self.device)
-            arrays = {
-                "frame_index": pairs.frame_index,
-                "point_index": pairs.point_index,
-                "pixel_uv": pairs.pixel_uv,
-            }
-            self.cache.put(key, arrays, {"scene": scene.name})
-        return key
+    def _ask_teachers(self) -> None:
+        """Ask about the frames of the batch, and hand the answers to the writers as they come."""
+        batch, self._batch = self._batch, []
+        for_labels = [job for job in batch if "features" in job.missing]
+        for_masks = [job for job in batch if self._answers.needs_mask_teacher(job)]
+        for job in (*for_labels, *for_masks):
+            job.asked = True
+        features: dict[Job, F16] = {}
+        if for_labels:
+            found = self._answers.label_teacher.image_features([job.pixels() for job in for_labels])
+            features = dict(zip(for_labels, found, strict=True))
+        for job in batch:
+            if job.missing & {"features", "labels"}:
+                keep = partial(self._answers.keep_labels, job, features.get(job))
+                self._writers.submit(keep, _nothing)
+        masks: dict[Job, Masks] = {}
+        if for_masks:
+            answers = self._answers.mask_teacher.masks([job.pixels() for job in for_masks])
+            masks = dict(zip(for_masks, answers, strict=True))
+        for job in batch:
+            job.frame = None
+            if "mask_features" in job.missing and job.pixel_uv is None:
+                job.pixel_uv = self._pixel_uv(job)
+            keep = partial(self._answers.keep_masks, job, masks.get(job))
+            self._writers.submit(keep, partial(self._release, job))
+
+    def _pixel_uv(self, job: Job) -> F32 | None:
+        """The pairs of a frame that had to wait; those of the last scene stay in memory."""
+        if job.pairs is None:
+            return None
+        key, index = job.pairs
+        if self._recent_pairs is None or self._recent_pairs[0] != key:
+            self._recent_pairs = (key, self._answers.pairs(key))
+        pairs = self._recent_pairs[1]
+        return pairs.pixel_uv[pairs.of_frame(index)]
+
+    def _release(self, job: Job) -> None:
+        self._claims.release(job.image)
+        self._finish(job)
+
+    def _finish(self, job: Job) -> None:
+        self._asked += job.asked
+        self._found += not job.asked
+        rate = self._asked / max(time.monotonic() - self._started, 1e-9)
+        notes = [f"{rate:.2g} images/s"] if self._asked else []
+        self._advance(", ".join([*notes, *([f"{self._found} from the cache"] if self._found else [])]))
 
 
-def _batched(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
-    for start in range(0, len(frames), FRAMES_PER_BATCH):
-        yield list(frames[start : start + FRAMES_PER_BATCH])
+def _nothing() -> None:
+    """Nothing to do after a task."""
 
 
-def _view_digest(frame: Frame) -> str:
-    """What pairing depends on: the camera, the depth, the size; not the colours."""
-    camera = [frame.intrinsics, frame.cam_from_world, np.array([frame.height, frame.width])]
-    return array_digest(*camera, *([] if frame.depth_m is None else [frame.depth_m]))
+def _view_of(frames: Frames, index: int) -> str:
+    return view_digest(frames[index])

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scenelift.annotate import Annotations
+from scenelift.annotations import Annotations
 from scenelift.augment import draw_image_transform, draw_point_transform
 from scenelift.config import AugmentConfig, Config
 from scenelift.errors import ConfigError, DataError
+from scenelift.losses import share_of_image
 from scenelift.models.voxels import scatter_mean, voxelize
 from scenelift.orientation import upright
 from scenelift.scenes import SceneSource
@@ -177,22 +178,21 @@ class SceneStore:
 
         pairs = self._pairs.get(name, read_pairs)
         rows = pairs.of_frame(index)
-        masks = self._annotations.masks(name, frame.name)
         view = View(
             frame.image,
             self._annotations.labels(name, frame.name),
-            masks.ids,
-            self._targets(name, frame.name, masks.features),
+            self._annotations.mask_ids(name, frame.name),
+            self._targets(name, frame.name),
             pairs.point_index[rows].copy(),  # a slice would keep the pairs of all frames in memory
             pairs.pixel_uv[rows].copy(),
         )
         return view, view.nbytes
 
-    def _targets(self, name: str, frame: str, mask_features: F16) -> tuple[F16, ...]:
+    def _targets(self, name: str, frame: str) -> tuple[F16, ...]:
+        """Only what is wanted is read: features are the largest part of a frame's annotations."""
+        read = {"masks": self._annotations.mask_features, "labels": self._annotations.features}
         wanted = () if self._target is None else tuple(self._target.split("+"))
-        return tuple(
-            mask_features if kind == "masks" else self._annotations.features(name, frame) for kind in wanted
-        )
+        return tuple(read[kind](name, frame) for kind in wanted)
 
 
 def steps_per_epoch(config: Config, num_scenes: int) -> int:
@@ -354,7 +354,7 @@ def _transform(
     inside = ((pixel >= 0) & (pixel < [transform.width, transform.height])).all(axis=1)
     rows = torch.from_numpy(inside) & (voxel >= 0)
     col, row = torch.from_numpy(pixel)[rows].unbind(1)
-    position = (torch.from_numpy(view.pixel_uv)[rows] + 0.5) / torch.tensor([width, height])
+    position = share_of_image(torch.from_numpy(view.pixel_uv)[rows], height, width)
     return (
         transform.image(view.image),
         transform.nearest(view.labels),

@@ -1,16 +1,15 @@
 """The stage cache: results on disk under the digest of everything they depend on.
 
-An entry is one safetensors file, ``root/<stage>/<first two hex digits>/<digest>.safetensors``. Its header
-carries a JSON manifest (format, stage, digest, the caller's meta, version, time, checksum), so that a file
-explains itself, may be copied to another machine, and cannot be taken for something else. There is no
+An entry is one safetensors file, ``root/<stage>/<first two hex digits>/<digest>.safetensors``, that explains
+itself (`entries`), may be copied to another machine, and cannot be taken for something else. There is no
 index: the folder is the cache. Files appear whole or not at all, so processes may share a cache freely and
-may be killed at any moment. Time of last use is the file's modification time.
+may be killed at any moment. Time of last use is the file's modification time. Beside the stages there may be
+a folder ``claims`` (`claims`); it holds no results and is left alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import time
@@ -18,24 +17,46 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
+from scenelift.codecs import Codec
+from scenelift.entries import (
+    JSON,
+    DamageError,
+    Entry,
+    Key,
+    canonical_json,
+    decode,
+    encode,
+    feed,
+    parse_manifest,
+    read_header,
+)
 from scenelift.errors import CacheError, ConfigError, OutputError
 from scenelift.files import atomic_write, is_temp, sweep_temp_files
 
-JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
+__all__ = [
+    "CODE_VERSIONS",
+    "JSON",
+    "Cache",
+    "Damage",
+    "Entry",
+    "EntryInfo",
+    "Key",
+    "StageStats",
+    "array_digest",
+    "cache_key",
+]
 
 CODE_VERSIONS: dict[str, int] = {
     "label_features": 1,
     "labels": 1,
-    "masks": 1,
+    "masks": 2,  # 1 held the features too
+    "mask_features": 1,
     "pairs": 1,
     "text": 1,
     "cloud": 1,
@@ -48,21 +69,9 @@ entries are then never found again. A change that only makes the stage faster ke
 """
 
 _FORMAT = 1
-"""Layout of an entry; part of every digest, so that other layouts are never looked up."""
+"""Part of every digest: other ways to make keys are never looked up."""
 
-_VERSION = version("scenelift")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Key:
-    """The address of an entry: ``digest`` (40 hex digits) stands for all that the result depends on."""
-
-    stage: str
-    digest: str
-
-    def __str__(self) -> str:
-        return f"{self.stage}/{self.digest}"
 
 
 def cache_key(stage: str, **parts: object) -> Key:
@@ -79,14 +88,14 @@ def cache_key(stage: str, **parts: object) -> Key:
     """
     _check_stage(stage)
     content = ["key", _FORMAT, stage, CODE_VERSIONS[stage], _canonical(parts)]
-    return Key(stage, hashlib.blake2b(_json(content), digest_size=20).hexdigest())
+    return Key(stage, hashlib.blake2b(canonical_json(content), digest_size=20).hexdigest())
 
 
 def array_digest(*arrays: npt.NDArray[Any]) -> str:
     """40 hex digits that stand for the dtypes, shapes and contents of some arrays, in order."""
     state = hashlib.blake2b(digest_size=20)
     for array in arrays:
-        _feed(state, array)
+        feed(state, array)
     return state.hexdigest()
 
 
@@ -105,34 +114,9 @@ def _canonical(value: object) -> JSON:
     raise TypeError(f"a cache key is made of JSON values, bytes and arrays; found {type(value).__name__}")
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _little_endian(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same values, C-contiguous and little-endian; no copy if they are so already."""
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:  # what safetensors 0.4.3 can store
-        raise TypeError(f"expected an array of bool, integers or floats, found {array.dtype}")
-    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
-
-
-def _feed(state: hashlib.blake2b, array: npt.NDArray[Any]) -> None:
-    array = _little_endian(array)
-    state.update(f"{array.dtype.str}{array.shape}".encode())
-    state.update(array.reshape(-1).view(np.uint8).data)
-
-
 def _check_stage(stage: str) -> None:
     if stage not in CODE_VERSIONS:
         raise ConfigError(f"expected a cache stage of {', '.join(CODE_VERSIONS)}; found {stage!r}")
-
-
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """What was put: writable arrays by name, bit for bit, and the caller's meta."""
-
-    arrays: dict[str, npt.NDArray[Any]]
-    meta: dict[str, JSON]
 
 
 @dataclass(frozen=True)
@@ -162,10 +146,6 @@ class StageStats:
 
     entries: int
     bytes: int
-
-
-class _DamageError(Exception):
-    """The bytes of an entry are not those that were put."""
 
 
 class Cache:
@@ -209,8 +189,8 @@ class Cache:
                 "check the permissions and the disk, or use another cache folder"
             ) from error
         try:
-            entry = _decode(data, key, verify)
-        except _DamageError as error:
+            entry = decode(data, key, verify)
+        except DamageError as error:
             _log.warning("cache entry %s is damaged (%s): it is removed and made again", path, error)
             with suppress(OSError):  # in a read-only cache it stays, and stays a miss
                 path.unlink()
@@ -219,13 +199,20 @@ class Cache:
             os.utime(path)
         return entry
 
-    def put(self, key: Key, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, JSON]) -> None:
+    def put(
+        self,
+        key: Key,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        meta: Mapping[str, JSON],
+        codecs: Mapping[str, Codec] | None = None,
+    ) -> None:
         """Keep arrays and meta under this key, replacing what is there.
 
         Args:
             key: from `cache_key`.
             arrays: at least one; bool, integers, float16/32/64 of any shape.
             meta: JSON values; tuples come back as lists. NaN is a `ValueError`.
+            codecs: how to pack some of the arrays, by name; the others are stored as they are.
 
         Raises:
             CacheError: it cannot be written (disk full: with the bytes needed and free); nothing is left.
@@ -233,7 +220,7 @@ class Cache:
         """
         if not arrays:
             raise ValueError(f"cache entry {key}: expected at least one array")
-        data = _encode(key, arrays, meta)
+        data = encode(key, arrays, meta, codecs or {})
         try:
             atomic_write(self.path(key), data)
         except OutputError as error:
@@ -242,9 +229,9 @@ class Cache:
     def entries(self) -> Iterator[EntryInfo]:
         """All entries by stage and digest, from their headers; those without a readable one are left out."""
         for path in self._files():
-            with suppress(_DamageError, FileNotFoundError):
+            with suppress(DamageError, FileNotFoundError):
                 stat = path.stat()
-                manifest = _parse_manifest(_read_header(path, stat.st_size))
+                manifest = parse_manifest(read_header(path, stat.st_size))
                 yield EntryInfo(
                     stage=path.parent.parent.name,
                     digest=path.stem,
@@ -325,68 +312,12 @@ class Cache:
         return sorted(path for path in self.root.glob("*/??/*.safetensors") if not is_temp(path))
 
 
-def _encode(key: Key, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, JSON]) -> bytes:
-    plain = {name: _little_endian(array) for name, array in arrays.items()}
-    manifest = {
-        "format": _FORMAT,
-        "stage": key.stage,
-        "digest": key.digest,
-        "meta": dict(meta),
-        "version": _VERSION,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    manifest = json.loads(json.dumps(manifest, allow_nan=False))  # as a reader will see it
-    manifest["checksum"] = _checksum(manifest, plain)
-    return save(plain, {"scenelift": json.dumps(manifest)})
-
-
-def _decode(data: bytes, key: Key, verify: bool) -> Entry:
-    manifest = _parse_manifest(data)
-    for name, expected in {"format": _FORMAT, "stage": key.stage, "digest": key.digest}.items():
-        if manifest.get(name) != expected:
-            raise _DamageError(f"expected {name} {expected}, found {manifest.get(name)}")
-    try:
-        arrays = load(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise _DamageError(f"no safetensors file: {error}") from error
-    if verify and _checksum(manifest, arrays) != manifest.get("checksum"):
-        raise _DamageError("its content does not match its checksum")
-    return Entry(arrays, manifest["meta"])
-
-
 def _what_is_wrong(path: Path) -> str | None:
     try:
-        _decode(path.read_bytes(), Key(path.parent.parent.name, path.stem), verify=True)
-    except (_DamageError, OSError) as error:
+        decode(path.read_bytes(), Key(path.parent.parent.name, path.stem), verify=True)
+    except (DamageError, OSError) as error:
         return None if isinstance(error, FileNotFoundError) else str(error)  # None: pruned meanwhile
     return None
-
-
-def _checksum(manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Over all that is read: the manifest but for the checksum; names, dtypes, shapes, bytes of arrays."""
-    state = hashlib.blake2b(digest_size=20)
-    state.update(_json({name: value for name, value in manifest.items() if name != "checksum"}))
-    for name in sorted(arrays):
-        state.update(_json(name))
-        _feed(state, arrays[name])
-    return state.hexdigest()
-
-
-def _read_header(path: Path, file_bytes: int) -> bytes:
-    with path.open("rb") as stream:
-        length = stream.read(8)
-        return length + stream.read(min(int.from_bytes(length, "little"), file_bytes))
-
-
-def _parse_manifest(data: bytes) -> dict[str, Any]:
-    """The manifest from a safetensors header: its length in 8 bytes (little-endian), then JSON."""
-    size = int.from_bytes(data[:8], "little")
-    try:
-        manifest = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["scenelift"])
-        datetime.fromisoformat(manifest["created"])
-        return {**manifest, "meta": dict(manifest["meta"])}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _DamageError(f"its header cannot be read: {error!r}") from error
 
 
 def _unlink(path: Path) -> None:

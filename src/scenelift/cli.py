@@ -162,6 +162,9 @@ def annotate(
     device: Device = "auto",
     cache: CacheRoot = None,
     download: Download = False,
+    preview: Annotated[
+        int, typer.Option(min=0, help="Frames to show on OUT/preview.jpg; 8 fit a screen.")
+    ] = 0,
 ) -> None:
     """Run the teachers and the pairing over every frame, into the cache."""
     from scenelift import pipeline
@@ -174,6 +177,9 @@ def annotate(
     pipeline.check(session)
     annotations = pipeline.annotate(session)
     typer.echo(f"{len(annotations.scenes)} scenes annotated: {session.folder.annotations}")
+    if preview:
+        shown = pipeline.preview(session, annotations, preview)
+        typer.echo(f"{shown} frames shown: {session.folder.preview}")
 
 
 @app.command(epilog="Example: scenelift train synthetic --recipe cns --out run")

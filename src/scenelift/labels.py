@@ -51,18 +51,24 @@ def pseudo_labels(
     size: tuple[int, int],
     threshold: float | None = None,
     logit_scale: float = 100.0,
+    denoise: float | None = None,
 ) -> Tensor:
     """The teacher's label of every pixel, eq. 1: the class of the highest upsampled score.
 
-    Images are scored one at a time; memory holds the scores of one.
+    Images are scored one at a time; memory holds the scores of one. A probability below is the softmax of
+    ``logit_scale`` × cosine, whatever the lengths of the inputs.
 
     Args:
         features: (B, dim, h, w), any floating dtype.
         text: (C, dim), any floating dtype.
         size: (H, W) of the image.
         threshold: pixels whose label has a probability below this become `IGNORE`; ``None`` keeps all.
-            The probability is the softmax of ``logit_scale`` × cosine, whatever the lengths of the inputs.
-        logit_scale: only used with ``threshold``; 100 is CLIP's own.
+        logit_scale: only used with ``threshold`` and ``denoise``; 100 is CLIP's own.
+        denoise: prompt denoising of MaskCLIP (Zhou et al. 2022, https://arxiv.org/abs/2112.01071): a class
+            whose probability stays below this at every token of an image is no candidate there, neither
+            for a label nor in the probabilities that ``threshold`` looks at. As in its code the highest
+            probability is sought on the token grid, before upsampling. Where no class would be left, all
+            are candidates. ``None``: all are.
 
     Returns:
         (B, H, W) int64. Ties go to the lower class id; pixels with NaN scores are `IGNORE`.
@@ -70,15 +76,33 @@ def pseudo_labels(
     labels = torch.empty((len(features), *size), dtype=torch.int64, device=features.device)
     for i in range(len(features)):
         image = features[i : i + 1]
-        labels[i] = _highest(dense_scores(image, text, size)[0])
+        scores = dense_scores(image, text, size)[0]
+        excluded = None if denoise is None else _absent(image, text, logit_scale, denoise)
+        if excluded is not None:
+            scores[excluded] = -torch.inf
+        labels[i] = _highest(scores)
         if threshold is not None:
             cosine = dense_scores(F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1), size)[
                 0
             ]
+            if excluded is not None:
+                cosine[excluded] = -torch.inf
             probability = (logit_scale * cosine).softmax(dim=0)
             chosen = probability.gather(0, labels[i].clamp(max=len(text) - 1).unsqueeze(0))[0]
             labels[i][chosen < threshold] = IGNORE
     return labels
+
+
+def _absent(image: Tensor, text: Tensor, logit_scale: float, denoise: float) -> Tensor:
+    """(C,) bool: classes that reach the probability ``denoise`` at no token of a (1, dim, h, w) image.
+
+    Tokens with NaN say nothing. False for all where it would be true for all.
+    """
+    grid = (image.shape[2], image.shape[3])
+    cosine = dense_scores(F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1), grid)[0]
+    highest = (logit_scale * cosine).softmax(dim=0).nan_to_num(0.0).flatten(1).amax(1)
+    absent = highest < denoise
+    return absent & ~absent.all()
 
 
 def _highest(scores: Tensor) -> Tensor:

@@ -70,6 +70,11 @@ def feature_variance(features: Tensor) -> Tensor:
     return variance.clamp(min=0.0)  # rounding may put it just below
 
 
+def share_of_image(pixel_uv: Tensor, height: int, width: int) -> Tensor:
+    """Where pixels lie, as shares of the image's width and height: (P, 2) float32 pixels -> (P, 2)."""
+    return (pixel_uv + 0.5) / torch.tensor([width, height], device=pixel_uv.device)
+
+
 def sample_maps(maps: Tensor, image: Tensor, position: Tensor) -> Tensor:
     """Bilinear samples of feature maps at pairs, with the border repeated outside cell centres.
 
@@ -83,8 +88,7 @@ def sample_maps(maps: Tensor, image: Tensor, position: Tensor) -> Tensor:
     """
     batch, channels, height, width = maps.shape
     rows = maps.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
-    size = position.new_tensor([width, height])
-    cell = (position * size - 0.5).clamp(min=0.0).minimum(size - 1)
+    cell = _cells(position, height, width)
     low = cell.floor()
     x1, y1 = (cell - low).to(maps.dtype).unsqueeze(2).unbind(1)
     (x, y) = low.long().unbind(1)
@@ -100,3 +104,36 @@ def sample_maps(maps: Tensor, image: Tensor, position: Tensor) -> Tensor:
         + take(below, x, (1 - x1) * y1)
         + take(below, right, x1 * y1)
     )
+
+
+def sampled_cells(position: Tensor, height: int, width: int) -> Tensor:
+    """Which cells of a map `sample_maps` may read for samples at these positions.
+
+    A cell counts as read a thousandth of a cell beyond its reach too, so that a position that another device
+    rounds otherwise still finds all four neighbours.
+
+    Args:
+        position: (P, 2) float, as for `sample_maps`.
+        height: h of the map.
+        width: w of the map.
+
+    Returns:
+        (h, w) bool.
+    """
+    cell = _cells(position, height, width)
+    first = (cell - 1e-3).floor().long().clamp(min=0)
+    last = (cell + 1e-3).floor().long() + 1
+    limit = last.new_tensor([width - 1, height - 1])
+    read = torch.zeros(height, width, dtype=torch.bool, device=position.device)
+    for offset in range(3):  # the reach of first to last
+        columns = (first[:, 0] + offset).minimum(last[:, 0]).minimum(limit[0])
+        for row_offset in range(3):
+            rows = (first[:, 1] + row_offset).minimum(last[:, 1]).minimum(limit[1])
+            read[rows, columns] = True
+    return read
+
+
+def _cells(position: Tensor, height: int, width: int) -> Tensor:
+    """(P, 2) positions in cells, (x, y), those beyond the outer cell centres moved onto them."""
+    size = position.new_tensor([width, height])
+    return (position * size - 0.5).clamp(min=0.0).minimum(size - 1)

@@ -20,7 +20,7 @@ import torch
 from scenelift import annotate as annotating
 from scenelift import checkpoint
 from scenelift import evaluate as evaluating
-from scenelift.annotate import Annotations
+from scenelift.annotations import Annotations
 from scenelift.batches import SceneStore, batches, steps_per_epoch
 from scenelift.cache import Cache, Key, cache_key
 from scenelift.check import CheckReport, check_source, raise_if_bad
@@ -34,6 +34,7 @@ from scenelift.files import read_json, safe_name, write_jpeg, write_json
 from scenelift.models.image import fetch_weights
 from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor
+from scenelift.preview import write_preview
 from scenelift.progress import Progress, silent
 from scenelift.report import ReportData, ReportRow, results_json, write_report
 from scenelift.runfolder import RunFolder
@@ -120,11 +121,19 @@ def annotate(session: Session) -> Annotations:
         *teachers,
         config.pairing,
         session.cache,
+        pseudo=config.pseudo_labels,
+        features=config.latent.features,
         device=session.device,
         progress=session.progress,
     )
     annotations.save(session.folder.annotations)
     return annotations
+
+
+def preview(session: Session, annotations: Annotations, number: int) -> int:
+    """Draw a contact sheet of ``number`` frames; returns how many there were to show."""
+    names = session.names("train", "val")
+    return write_preview(session.folder.preview, session.source, names, session.classes, annotations, number)
 
 
 def train(session: Session, annotations: Annotations) -> NetworkPair | None:

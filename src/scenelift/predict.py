@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scenelift.annotate import Annotations
+from scenelift.annotations import Annotations
 from scenelift.batches import voxel_inputs
 from scenelift.config import Config
 from scenelift.errors import DataError, RunError
@@ -133,7 +133,7 @@ class Predictor:
         return self._vote(labels, pairs, len(scene.points_world))
 
     def _refined(self, labels: U8, scene: str, frame: str) -> U8:
-        ids = self._known.masks(scene, frame).ids.astype(np.int32)
+        ids = self._known.mask_ids(scene, frame).astype(np.int32)
         voted = refine(torch.from_numpy(labels)[None], torch.from_numpy(ids)[None], self._num_classes)
         return _u8(voted[0])
 
@@ -158,7 +158,7 @@ class Predictor:
         voted = torch.full((len(pairs),), IGNORE, dtype=torch.int64)
         for index, name in enumerate(scene.frames.names):
             rows = pairs.of_frame(index)
-            ids = torch.from_numpy(self._known.masks(scene.name, name).ids.astype(np.int32))[None]
+            ids = torch.from_numpy(self._known.mask_ids(scene.name, name).astype(np.int32))[None]
             nothing = torch.full_like(ids, IGNORE, dtype=torch.int64)
             first = torch.zeros(rows.stop - rows.start, dtype=torch.int64)
             where = (known[rows], first, row[rows], col[rows])

@@ -65,6 +65,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def preview(self) -> Path:
+        """A contact sheet of the annotations."""
+        return self.path / "preview.jpg"
+
+    @property
     def predictions(self) -> Path:
         """Labelled clouds and frames."""
         return self.path / "predictions"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scenelift.annotate import Annotations
+from scenelift.annotations import Annotations
 from scenelift.classes import ClassTable, distinct_colors
 from scenelift.config import Config, PredictConfig
 from scenelift.evaluate import Evaluation, run_ids
@@ -132,7 +132,7 @@ def _frame_rows(
     rows = []
     for index, name in zip(chosen, wanted, strict=True):
         panels = [("input", scene.frames[index].image)]
-        panels.append(("masks", _mask_colors(annotations.masks(scene.name, name).ids)))
+        panels.append(("masks", _mask_colors(annotations.mask_ids(scene.name, name))))
         panels += [(caption, label_colors(of[name], classes)) for caption, of in labels.items()]
         truth = None if source.truth is None else source.truth.frame(scene.name, name)
         if truth is not None and source.truth is not None:

@@ -43,8 +43,12 @@ class SceneSource(Protocol):
         """Scene names of ``"train"`` or ``"val"``; a source without a split gives all for both."""
         ...
 
+    def frame_count(self, name: str) -> int:
+        """Number of frames of a scene, without reading any of them or the cloud."""
+        ...
+
     def scene(self, name: str) -> Scene:
-        """One scene; its frames are read when they are used.
+        """One scene; its frames are read when they are used, maybe by several threads at once.
 
         Raises:
             DataError: it is missing or damaged.

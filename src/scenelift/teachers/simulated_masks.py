@@ -59,6 +59,11 @@ class SimulatedMaskTeacher:
         """Every knob."""
         return f"simulated-masks/1 {self._config.model_dump_json()}"
 
+    @property
+    def weights(self) -> str:
+        """There are none."""
+        return "none: simulated from ground truth"
+
     def masks(self, frames: Sequence[Frame]) -> list[Masks]:
         """For each frame one mask id per pixel and a (dim, h, w) feature grid.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,14 +75,14 @@ def find_weights(spec: str, key: str, kinds: tuple[str, ...], download: bool = F
     Raises:
         WeightsError: missing, incomplete, damaged or of another kind; says what to do.
     """
-    path = Path(spec).expanduser()
+    path = Path(os.path.expanduser(spec))
     if path.is_file():
         if "" not in kinds:
             raise WeightsError(
                 f"{key}: expected a folder as save_pretrained writes it or a hub id, found the file {path}"
             )
         return Weights(path, str(path), digest_files((path,)), "", (path,))
-    if path.is_dir():
+    if spec and path.is_dir():
         return _in_folder(path, key, kinds, str(path), f"complete {path}, copied from where it is whole")
     if not _HUB_ID.fullmatch(spec):
         file = ", an existing .pth file" if "" in kinds else ""
@@ -94,7 +95,7 @@ def find_weights(spec: str, key: str, kinds: tuple[str, ...], download: bool = F
 
 def place_of(spec: str) -> Path:
     """Where the weights of a specification are looked for, there or not."""
-    path = Path(spec).expanduser()
+    path = Path(os.path.expanduser(spec))
     if path.exists() or not _HUB_ID.fullmatch(spec):
         return path
     return cache_folder(spec.partition("@")[0])

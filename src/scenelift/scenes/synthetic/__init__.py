@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from threading import Lock
 
 from scenelift.classes import SCANNET20, ClassTable
 from scenelift.config import SyntheticData
@@ -49,6 +50,10 @@ class SyntheticRooms:
             DataError: no such split.
         """
         return self._rooms.names(split)
+
+    def frame_count(self, name: str) -> int:
+        """Frames of a room, without rendering it."""
+        return self.config.frames_per_room
 
     def scene(self, name: str) -> Scene:
         """One room, without labels.
@@ -97,12 +102,16 @@ class SyntheticTruth:
 
 
 class _RoomStore:
-    """Rooms by name, rendered on demand; those used last are kept, up to `_KEEP_BYTES`."""
+    """Rooms by name, rendered on demand; those used last are kept, up to `_KEEP_BYTES`.
+
+    Threads may share it: a room is rendered by the first that asks, and the others wait.
+    """
 
     def __init__(self, config: SyntheticData) -> None:
         self._config = config
         self._counts = {"train": config.train_rooms, "val": config.val_rooms}
         self._kept: OrderedDict[str, Room] = OrderedDict()
+        self._lock = Lock()
 
     def names(self, split: str) -> tuple[str, ...]:
         if split not in self._counts:
@@ -110,12 +119,13 @@ class _RoomStore:
         return tuple(f"{_PREFIX[split]}{i:04d}" for i in range(self._counts[split]))
 
     def __getitem__(self, name: str) -> Room:
-        if name not in self._kept:
-            self._kept[name] = render_room(self._config, *self._parse(name), name)
-        self._kept.move_to_end(name)
-        while len(self._kept) > 1 and sum(room.nbytes for room in self._kept.values()) > _KEEP_BYTES:
-            self._kept.popitem(last=False)
-        return self._kept[name]
+        with self._lock:
+            if name not in self._kept:
+                self._kept[name] = render_room(self._config, *self._parse(name), name)
+            self._kept.move_to_end(name)
+            while len(self._kept) > 1 and sum(room.nbytes for room in self._kept.values()) > _KEEP_BYTES:
+                self._kept.popitem(last=False)
+            return self._kept[name]
 
     def _parse(self, name: str) -> tuple[str, int]:
         """Split and number of a room."""
