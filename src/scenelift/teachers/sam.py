@@ -1,4 +1,4 @@
-"""SAM as the mask teacher: everything segmented, one mask a pixel, and the image embedding (method step 5)."""
+"""SAM as the mask teacher (method step 5): everything segmented, one mask a pixel, the image embedding."""
 
 from __future__ import annotations
 
