@@ -92,15 +92,20 @@ def load_meta(path: Path) -> Any:
             prompt_encoder_config={"image_size": side, "image_embedding_size": side // 16},
             mask_decoder_config={"layer_norm_eps": 1e-5},
         )
-        model = transformers.SamModel(config)
-    missing, unexpected = model.load_state_dict(renamed(state), strict=False)
-    tied = {"shared_image_embedding.positional_embedding"}
-    if wrong := sorted({*missing, *unexpected} - tied):
+        model: Any = transformers.SamModel(config)
+    have, want = renamed(state), model.state_dict()
+    wrong = sorted(
+        name
+        for name in {*have, *want}
+        if name not in have or name not in want or have[name].shape != want[name].shape
+    )
+    if wrong:
         raise WeightsError(
-            f"weights {path}: expected SAM as Meta publishes it, found {len(wrong)} parameters missing or "
-            f"unknown, first {wrong[0]!r}; fetch it again"
+            f"weights {path}: expected SAM as Meta publishes it, found {len(wrong)} parameters missing, "
+            f"unknown or of another shape, first {wrong[0]!r}; fetch it again"
         )
-    return model.float().eval().requires_grad_(False)
+    model.load_state_dict(have)
+    return model.eval().requires_grad_(False)
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -94,11 +94,13 @@ class _Attention:
 
     def queries(self, q: Tensor) -> Tensor:
         """(B, heads, N, d) queries of tokens, scaled."""
-        return self.split(self.module.q_proj(q)) * self.scale
+        scaled: Tensor = self.split(self.module.q_proj(q)) * self.scale
+        return scaled
 
     def scaled_keys(self, k: Tensor) -> Tensor:
         """(B, heads, N, d) keys of tokens, scaled."""
-        return self.split(self.module.k_proj(k)) * self.scale
+        scaled: Tensor = self.split(self.module.k_proj(k)) * self.scale
+        return scaled
 
     def from_values(self, gathered: Tensor) -> Tensor:
         """(B, heads · N, C) sums of image positions -> (B, N, C) output."""
