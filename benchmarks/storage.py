@@ -5,7 +5,7 @@ finds (100), a tenth of them left uncovered, numbered at random as SAM's order d
 for each mask, as after refinement, and as a teacher on a coarse grid gives them. Features have the shapes of
 SAM (256 channels; 64 cells along the longer side) and of CLIP ViT-B/16 at 448 pixels (512 channels, 16 pixels
 a cell) and random normal values, for which no lossless code does much: real ones take less, not more. Pairs
-are points strewn evenly over the image: 20,000 as of an RGB-D room, and the lines of a 32-beam LiDAR (3,000
+are points strewn evenly over the image: 20,000 as of an RGB-D room, and the lines of a 32-beam LiDAR (3,700
 in a camera's view). Everything is stored and read back through the real cache.
 
 Prints bytes a frame, reading speed, and what whole data sets need.
@@ -67,8 +67,10 @@ def pairs_of(kind: str, height: int, width: int, rng: np.random.Generator) -> F3
     """Pixels at which a frame sees points."""
     if kind == "room":
         return (rng.random((20_000, 2)) * (width, height) - 0.5).astype(np.float32)
-    beams = np.repeat(np.linspace(0.45, 0.95, 20), 150)  # those of 32 that fall into the image
-    return np.stack([rng.random(len(beams)) * width - 0.5, beams * height - 0.5], 1).astype(np.float32)
+    # nuScenes: beams from -30.67 to 10.67 degrees, focal length 1266 of 900 pixels, horizon in the middle
+    elevation = np.repeat(np.radians(np.linspace(-19.4, 10.67, 23)), 160)
+    rows = (0.5 - 1266 / 900 * np.tan(elevation)) * height - 0.5
+    return np.stack([rng.random(len(rows)) * width - 0.5, rows], 1).astype(np.float32)
 
 
 def features_of(channels: int, rows: int, columns: int, rng: np.random.Generator) -> F16:

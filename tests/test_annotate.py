@@ -425,13 +425,11 @@ class TestFaults:
         with pytest.raises(CacheError, match=r"disk full: needs .* make room"):
             desk.run(batch_size=batch_size)
         monkeypatch.undo()
-        asked = len(desk.masks.asked)
         assert desk.cache.verify() == []
         assert not [path for path in desk.cache.root.rglob("*") if is_temp(path)]
         kept = desk.count()
         desk.run()
         assert len(desk.masks.asked) == 8 - kept.get("mask_features", 0)
-        assert asked < 8
         assert {k: kept.get(k, 0) + desk.written.get(k, 0) for k in ALL} == ALL
 
     def test_a_signal_keeps_what_was_answered(self, desk: Desk) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -30,6 +30,7 @@ def draw(data: tuple[TinySource, Annotations], path: Path, number: int, classes:
     return write_preview(path, data[0], NAMES, classes, data[1], number)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), max_size=6), st.integers(1, 40))
 def test_frames_are_spread_evenly(counts: list[int], number: int) -> None:
     chosen = spread_frames(counts, number)

@@ -137,7 +137,8 @@ class _Run:
         self._batch: list[Job] = []
         self._deferred: list[Job] = []
         self._recent_pairs: tuple[Key, Pairs] | None = None
-        self._started, self._asked, self._found = time.monotonic(), 0, 0
+        self._first_asked_s: float | None = None
+        self._asked, self._found = 0, 0
 
     def scenes(self, source: SceneSource, names: Sequence[str]) -> dict[str, SceneKeys]:
         """Everything about these scenes."""
@@ -242,6 +243,7 @@ class _Run:
         for_masks = [job for job in batch if self._answers.needs_mask_teacher(job)]
         for job in (*for_labels, *for_masks):
             job.asked = True
+            self._first_asked_s = self._first_asked_s or time.monotonic()
         features: dict[Job, F16] = {}
         if for_labels:
             found = self._answers.label_teacher.image_features([job.pixels() for job in for_labels])
@@ -276,11 +278,16 @@ class _Run:
         self._finish(job)
 
     def _finish(self, job: Job) -> None:
+        """Count a frame, and tell how fast the teachers are (since the first was asked about)."""
         self._asked += job.asked
         self._found += not job.asked
-        rate = self._asked / max(time.monotonic() - self._started, 1e-9)
-        notes = [f"{rate:.2g} images/s"] if self._asked else []
-        self._advance(", ".join([*notes, *([f"{self._found} from the cache"] if self._found else [])]))
+        notes = []
+        if self._asked and self._first_asked_s is not None:
+            rate = self._asked / max(time.monotonic() - self._first_asked_s, 1e-9)
+            notes.append(f"{rate:.1f} images/s" if rate >= 1 else f"{rate:.2g} images/s")
+        if self._found:
+            notes.append(f"{self._found} from the cache")
+        self._advance(", ".join(notes))
 
 
 def _nothing() -> None:

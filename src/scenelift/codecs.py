@@ -49,9 +49,12 @@ def pack(array: npt.NDArray[Any], codec: Codec) -> U8:
         (n,) uint8.
     """
     ordered = np.ascontiguousarray(_channels_last(array) if codec == "grid" else array)
-    planes = ordered.reshape(-1).view(np.uint8).reshape(array.size, array.itemsize).T
+    values = ordered.reshape(-1).view(np.uint8).reshape(array.size, array.itemsize)
+    planes = np.empty(values.shape[::-1], np.uint8)
+    for byte in range(array.itemsize):  # numpy copies one strided plane much faster than a transposed array
+        planes[byte] = values[:, byte]
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, strategy=_STRATEGY[codec])
-    data = packer.compress(np.ascontiguousarray(planes).data) + packer.flush()
+    data = packer.compress(planes.data) + packer.flush()
     return np.frombuffer(data, np.uint8)
 
 
@@ -89,7 +92,10 @@ def unpack(packed: U8, codec: str, dtype: str, shape: Sequence[int]) -> npt.NDAr
     if len(plain) != declared or not unpacker.eof or unpacker.unused_data:
         raise PackedError(f"packed bytes do not unpack to the {declared} bytes declared")
     planes = np.frombuffer(plain, np.uint8).reshape(kind.itemsize, size)
-    ordered = np.array(planes.T, order="C").reshape(-1).view(kind)  # a copy: bytes are read-only
+    values = np.empty((size, kind.itemsize), np.uint8)
+    for byte in range(kind.itemsize):
+        values[:, byte] = planes[byte]
+    ordered = values.reshape(-1).view(kind)
     if codec == "grid" and len(shape) > 1:
         last = ordered.reshape(*shape[1:], shape[0])
         return np.ascontiguousarray(np.moveaxis(last, -1, 0))

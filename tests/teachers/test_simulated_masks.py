@@ -171,6 +171,18 @@ def test_identities_name_every_knob_and_the_classes() -> None:
     assert SimulatedMaskTeacher(masks[0], mural).identity == SimulatedMaskTeacher(masks[0], Mural()).identity
 
 
+def test_the_identity_of_words_names_what_they_depend_on() -> None:
+    """Equal identities, equal embeddings; else a cached one could be another teacher's."""
+    plain, bleeding, short = (
+        SimulatedLabelTeacher(config, Mural())
+        for config in (SimulatedLabels(), SimulatedLabels(bleed=0.1, seed=3), SimulatedLabels(dim=16))
+    )
+    assert plain.text_identity == bleeding.text_identity != short.text_identity
+    words = [("wall",), ("sofa", "couch")]
+    np.testing.assert_array_equal(plain.text_features(words), bleeding.text_features(words))
+    assert "simulated" in plain.weights
+
+
 def test_a_frame_without_ground_truth_is_named() -> None:
     mural = Mural()
     lost = Frame("room", "attic", look(0).image, look(0).intrinsics, np.eye(4))
