@@ -166,8 +166,8 @@ def read_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
         if "weights_only" in reason:  # and advise to load it unsafely, which we never do
             reason = "it is damaged, or holds objects that might run code"
         raise WeightsError(
-            f"weights {path}: expected a plain state dict of tensors, found a file that cannot be read "
-            f"({reason}); fetch it again, from a source you trust"
+            f"weights {path} cannot be read as a plain state dict of tensors "
+            f"({reason}); fetch the file again, from a source you trust"
         ) from None
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"weights {path}: expected a plain state dict of tensors")
