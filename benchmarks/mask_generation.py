@@ -1,13 +1,13 @@
 """Segment everything: ours against ``segment-anything`` and transformers' pipeline, in one run.
 
-    python benchmarks/mask_generation.py [--image FILE] [--side 32] [--prompts-only]
+    python benchmarks/mask_generation.py [--image FILE] [--side 32]
 
 One random SAM of full size but for a one-block image encoder (its time is left out), the same weights, image
 and thresholds for all three. Prints seconds after the image embedding, how many masks are equal one to one
 (IoU at least 0.99), where our time goes, and the floor: the decoder's multiplications over the rate of a
 large matrix product. Two settings:
 
-- ``open``: thresholds at 0, so that every one of the 3 · side² masks is made and enlarged, the worst case;
+- ``open``: nothing is filtered: all 3 · side² masks are made, enlarged and returned, the worst case;
 - ``half``: the predicted IoU that about half of the masks reach, and the default stability.
 
 Then the adaptive grid against the full one: decoder calls saved, and how the masks differ.
@@ -139,16 +139,15 @@ def compare(meta: Any, model: Sam, image: Any, settings: dict[str, Any], name: s
         model.model,
         "get_image_embeddings",
     )
-    same = matched(found, [record["segmentation"] for record in records])
-    also = matched(found, answer["masks"])
-    print(f"\n{name}: {settings}")
-    print(f"  ours               {ours:7.1f} s   {len(found)} masks")
-    print(
-        f"  segment-anything   {theirs:7.1f} s   {len(records)} masks, {same} equal   ours x {theirs / ours:.2f}"
-    )
-    print(
-        f"  transformers       {hub:7.1f} s   {len(answer['masks'])} masks, {also} equal   ours x {hub / ours:.2f}"
-    )
+    print(f"\n{name}: {settings}\n  ours {ours:.1f} s, {len(found)} masks")
+    for who, seconds, masks in (
+        ("segment-anything", theirs, [record["segmentation"] for record in records]),
+        ("transformers", hub, answer["masks"]),
+    ):
+        equal = matched(found, masks)
+        print(
+            f"  {who} {seconds:.1f} s, {len(masks)} masks, {equal} equal; ours is {seconds / ours:.2f}x faster"
+        )
     rest = ours - sum(spent.values())
     shares = ", ".join(f"{part} {seconds:.1f}" for part, seconds in spent.items())
     print(f"  our seconds: {shares}, all else {rest:.1f}")
@@ -157,10 +156,10 @@ def compare(meta: Any, model: Sam, image: Any, settings: dict[str, Any], name: s
 def adaptive(model: Sam, image: Any, settings: dict[str, Any]) -> None:
     grid = MaskGenerator(model, SamMasks(**settings)).generate(image)
     fewer = MaskGenerator(model, SamMasks(**settings, prompts="adaptive")).generate(image)
-    print(
-        f"\nadaptive: {fewer.decoded} of {fewer.prompts} points decoded ({1 - fewer.decoded / fewer.prompts:.0%} "
-        f"saved); {len(fewer)} masks for {len(grid)}, {matched(grid, list(fewer.masks))} of them the grid's too"
-    )
+    saved = 1 - fewer.decoded / fewer.prompts
+    common = matched(grid, list(fewer.masks))
+    print(f"\nadaptive: {fewer.decoded} of {fewer.prompts} points decoded, {saved:.0%} saved")
+    print(f"  {len(fewer)} masks for the grid's {len(grid)}, {common} of them equal")
 
 
 def main() -> None:
@@ -184,7 +183,7 @@ def main() -> None:
     points = torch.rand(64, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor(image.shape[1::-1])
     median = float(model.attend(embedded, points).iou.median())
     shared = {"points_per_side": args.side}
-    opened = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 0.7}
+    opened = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
     compare(meta, model, image, {**shared, **opened}, "open")
     half = {"pred_iou_thresh": round(min(median, 1.0), 3), "stability_score_thresh": 0.95}
     compare(meta, model, image, {**shared, **half, "box_nms_thresh": 0.7}, "half")

@@ -169,7 +169,7 @@ class FakeMaskTeacher:
     Args and attributes as in `FakeLabelTeacher`.
     """
 
-    weights = "fake weights of the mask teacher"
+    weights, summary = "fake weights of the mask teacher", ""
 
     def __init__(self, truth: TinyTruth, identity: str = "fake masks", die_after: int | None = None) -> None:
         self._truth, self.identity, self._die_after = truth, identity, die_after

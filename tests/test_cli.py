@@ -41,7 +41,7 @@ TINY = [
 class ColourTeacher:
     """Answers by colour, at once: a label and a mask teacher for captures without ground truth."""
 
-    identity, text_identity, weights, dim = "colour", "colour words", "none", 8
+    identity, text_identity, weights, summary, dim = "colour", "colour words", "none", "", 8
     words = ("wall", "floor", "box")
 
     def text_features(self, prompts: Sequence[Sequence[str]]) -> F32:

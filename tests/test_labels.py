@@ -355,37 +355,3 @@ class TestLift:
         point = torch.tensor([0, 0, 0, 2, 2, 3], dtype=torch.int32)
         labels = torch.tensor([1, 2, 2, 3, 1, IGNORE])
         assert L.vote_points(labels, point, 5, CLASSES).tolist() == [2, IGNORE, 1, IGNORE, IGNORE]
-
-
-def flatten_loop(masks: np.ndarray, smallest_on_top: bool) -> np.ndarray:
-    """Paint masks bottom first, so that the top one is painted last."""
-    flat = np.zeros(masks.shape[1:], np.uint16)
-    area = masks.sum((1, 2))
-    sign = 1 if smallest_on_top else -1
-    top_first = sorted(range(len(masks)), key=lambda m: (sign * area[m], m))
-    for m in reversed(top_first):
-        flat[masks[m]] = m + 1
-    return flat
-
-
-class TestFlattenMasks:
-    @given(seeds, st.integers(0, 80), st.booleans())
-    @settings(deadline=None, max_examples=40)
-    def test_matches_painting(self, seed: int, count: int, smallest: bool) -> None:
-        rng = np.random.default_rng(seed)
-        masks = rng.random((count, 5, 6)) < rng.uniform(0, 0.5, size=(count, 1, 1))
-        overlap = "smallest_on_top" if smallest else "largest_on_top"
-        flat = L.flatten_masks(torch.from_numpy(masks), overlap)
-        assert flat.dtype == torch.uint16
-        np.testing.assert_array_equal(flat.numpy(), flatten_loop(masks, smallest))
-
-    def test_equal_areas_empty_masks_and_uncovered_pixels(self) -> None:
-        masks = torch.zeros(3, 1, 4, dtype=torch.bool)
-        masks[1, 0, :2] = True
-        masks[2, 0, 1:3] = True
-        assert L.flatten_masks(masks, "smallest_on_top").tolist() == [[2, 2, 3, 0]]
-        assert L.flatten_masks(masks, "largest_on_top").tolist() == [[2, 2, 3, 0]]
-
-    def test_more_masks_than_ids(self) -> None:
-        with pytest.raises(DataError, match=r"fewer than 65536 .* found 65536"):
-            L.flatten_masks(torch.zeros(65_536, 1, 1, dtype=torch.bool))

@@ -287,6 +287,8 @@ class _Run:
             notes.append(f"{rate:.1f} images/s" if rate >= 1 else f"{rate:.2g} images/s")
         if self._found:
             notes.append(f"{self._found} from the cache")
+        if self._answers.mask_teacher.summary:
+            notes.append(self._answers.mask_teacher.summary)
         self._advance(", ".join(notes))
 
 

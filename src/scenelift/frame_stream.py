@@ -92,8 +92,8 @@ class Writers:
 
     def submit(self, task: Callable[[], None], then: Callable[[], None]) -> None:
         """Run ``task`` in a thread and, after it and all before it, ``then`` in the caller's."""
-        self._collect(self._room - 1)
-        self._waiting.append((self._pool.submit(task), then))
+        self._waiting.append((self._pool.submit(task), then))  # first: collecting may raise
+        self._collect(self._room)
 
     def finish(self) -> None:
         """Wait for all that was submitted."""

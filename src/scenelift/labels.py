@@ -7,8 +7,6 @@ Nothing here depends on a random number or on the order of rows.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,10 +19,6 @@ _LABEL_SPAN = 256
 
 _DENSE_GROUPS = 1 << 14
 """Up to this many groups, votes are counted in a table (32 MiB); beyond, they are sorted."""
-
-_MASK_CHUNK = 32
-"""Masks flattened at a time."""
-
 
 # --- eq. 1: pseudo labels ---------------------------------------------------------------------------
 
@@ -215,35 +209,6 @@ def _expect_all_counted(counted: Tensor, votes: Tensor, num_classes: int) -> Non
             f"labels: expected class ids 0 to {num_classes - 1} or {IGNORE} (ignore), found {foreign} "
             "others; do labels and class list belong together?"
         )
-
-
-def flatten_masks(
-    masks: Tensor, overlap: Literal["smallest_on_top", "largest_on_top"] = "smallest_on_top"
-) -> Tensor:
-    """Flatten overlapping masks to one id per pixel.
-
-    Args:
-        masks: (M, H, W) bool, M < 65,536.
-        overlap: which mask is visible where several cover a pixel, by area; among equal areas the one that
-            comes first in ``masks``.
-
-    Returns:
-        (H, W) uint16: 1 + the index of the visible mask in ``masks``, 0 where none covers the pixel.
-
-    Raises:
-        DataError: more masks than ids.
-    """
-    count = len(masks)
-    if count >= 1 << 16:
-        raise DataError(f"masks: expected fewer than 65536 in one image, found {count}")
-    order = torch.argsort(masks.sum((1, 2)), stable=True, descending=overlap == "largest_on_top")
-    rank = torch.full(masks.shape[1:], count, dtype=torch.int32, device=masks.device)
-    for start in range(0, count, _MASK_CHUNK):
-        part = order[start : start + _MASK_CHUNK]
-        ranks = torch.arange(start, start + len(part), dtype=torch.int32, device=masks.device)
-        rank = torch.minimum(rank, torch.where(masks[part], ranks[:, None, None], count).amin(0))
-    id_of_rank = torch.cat((order + 1, order.new_zeros(1)))
-    return id_of_rank[rank.long()].to(torch.uint16)
 
 
 def refine(labels: Tensor, mask_ids: Tensor, num_classes: int) -> Tensor:

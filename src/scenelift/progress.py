@@ -64,20 +64,20 @@ def _bar(console: Console, what: str, total: int, done: int) -> Iterator[Advance
 def _lines(console: Console, what: str, total: int, done: int) -> Iterator[Advance]:
     """For log files: at the start, every `SECONDS_BETWEEN_LINES`, and at the end."""
     start = shown = time.monotonic()
-    now_done = done
+    now_done, last = done, ""
 
     def say(text: str) -> None:
         console.print(f"{what}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def advance(note: str) -> None:
-        nonlocal now_done, shown
-        now_done += 1
+        nonlocal now_done, shown, last
+        now_done, last = now_done + 1, f", {note}" if note else ""
         now = time.monotonic()
         if now - shown >= SECONDS_BETWEEN_LINES and now_done < total:
             shown = now
             left = (now - start) / (now_done - done) * (total - now_done)
-            say(f"{now_done} of {total}, about {left:.0f} s left{', ' if note else ''}{note}")
+            say(f"{now_done} of {total}, about {left:.0f} s left{last}")
 
     say(f"{done} of {total} done")
     yield advance
-    say(f"{now_done} of {total} in {time.monotonic() - start:.1f} s")
+    say(f"{now_done} of {total} in {time.monotonic() - start:.1f} s{last}")

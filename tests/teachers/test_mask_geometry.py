@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment_anything.utils import amg
 
+from scenelift.errors import DataError
 from scenelift.teachers.mask_geometry import (
     crop_boxes,
     cut_by_crop,
+    flatten_masks,
     mask_boxes,
     point_grid,
     waves,
@@ -103,3 +105,37 @@ def test_small_regions_of_plain_masks(value: bool) -> None:
     have, changed = without_small_regions(mask, 3)
     np.testing.assert_array_equal(have, mask)
     assert not changed
+
+
+def flatten_loop(masks: np.ndarray, smallest_on_top: bool) -> np.ndarray:
+    """Paint masks bottom first, so that the top one is painted last."""
+    flat = np.zeros(masks.shape[1:], np.uint16)
+    area = masks.sum((1, 2))
+    sign = 1 if smallest_on_top else -1
+    top_first = sorted(range(len(masks)), key=lambda m: (sign * area[m], m))
+    for m in reversed(top_first):
+        flat[masks[m]] = m + 1
+    return flat
+
+
+class TestFlattenMasks:
+    @given(st.integers(0, 2**32 - 1), st.integers(0, 80), st.booleans())
+    @settings(max_examples=40)
+    def test_matches_painting(self, seed: int, count: int, smallest: bool) -> None:
+        rng = np.random.default_rng(seed)
+        masks = rng.random((count, 5, 6)) < rng.uniform(0, 0.5, size=(count, 1, 1))
+        overlap = "smallest_on_top" if smallest else "largest_on_top"
+        flat = flatten_masks(torch.from_numpy(masks), overlap)
+        assert flat.dtype == torch.uint16
+        np.testing.assert_array_equal(flat.numpy(), flatten_loop(masks, smallest))
+
+    def test_equal_areas_empty_masks_and_uncovered_pixels(self) -> None:
+        masks = torch.zeros(3, 1, 4, dtype=torch.bool)
+        masks[1, 0, :2] = True
+        masks[2, 0, 1:3] = True
+        assert flatten_masks(masks, "smallest_on_top").tolist() == [[2, 2, 3, 0]]
+        assert flatten_masks(masks, "largest_on_top").tolist() == [[2, 2, 3, 0]]
+
+    def test_more_masks_than_ids(self) -> None:
+        with pytest.raises(DataError, match=r"fewer than 65536 .* found 65536"):
+            flatten_masks(torch.zeros(65_536, 1, 1, dtype=torch.bool))

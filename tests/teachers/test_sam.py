@@ -18,8 +18,8 @@ from transformers import Sam2ImageProcessor, Sam2Model, SamModel
 from fixtures_sam import SIDE, meta_sam, picture, save_meta, save_sam, save_sam2
 from scenelift.config_teachers import SamMasks
 from scenelift.errors import DataError, WeightsError
-from scenelift.labels import flatten_masks
 from scenelift.teachers import MaskTeacher, sam_models
+from scenelift.teachers.mask_geometry import flatten_masks
 from scenelift.teachers.sam import SamMaskTeacher, load_promptable
 from scenelift.teachers.sam_checkpoint import load_meta
 from scenelift.teachers.sam_models import MODELS, PromptableModel, Sam, Sam2
@@ -266,7 +266,7 @@ class TestTeacher:
         assert teacher.summary == ""
         teacher.masks([frame(picture())])
         assert teacher.prompts == 25 > teacher.decoded
-        assert f"{teacher.decoded} of 25 points decoded" in teacher.summary
+        assert teacher.summary == f"{1 - teacher.decoded / 25:.0%} of prompts skipped"
         assert self.teacher(folder / "sam").summary == ""
 
     def test_half_precision_is_nearly_the_same(self, folder: Path) -> None:

