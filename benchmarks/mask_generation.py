@@ -146,7 +146,7 @@ def compare(meta: Any, model: Sam, image: Any, settings: dict[str, Any], name: s
     ):
         equal = matched(found, masks)
         print(
-            f"  {who} {seconds:.1f} s, {len(masks)} masks, {equal} equal; ours is {seconds / ours:.2f}x faster"
+            f"  {who} {seconds:.1f} s, {len(masks)} masks, {equal} equal; we are {seconds / ours:.2f}x as fast"
         )
     rest = ours - sum(spent.values())
     shares = ", ".join(f"{part} {seconds:.1f}" for part, seconds in spent.items())
