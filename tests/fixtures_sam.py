@@ -28,8 +28,8 @@ SIDE = 128
 POINTS = 40
 
 
-def meta_sam(seed: int = 0, side: int = SIDE, depth: int = 1) -> Any:
-    """Meta's SAM ViT-B, but for the input's side and the depth of the encoder."""
+def meta_sam(seed: int = 0, side: int = SIDE, depth: int = 1, rough: float = 0.2) -> Any:
+    """Meta's SAM ViT-B, but for the input's side and the encoder's depth; ``rough`` as for `diversify`."""
     grid = side // 16
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -63,11 +63,19 @@ def meta_sam(seed: int = 0, side: int = SIDE, depth: int = 1) -> Any:
     predictor.set_image(picture(seed=5))
     points, labels = _points(side)[:, None], torch.ones(POINTS, 1, dtype=torch.int32)
     decoder = model.mask_decoder
-    diversify(decoder, "layers.2", decoder.output_upscaling, lambda: predictor.predict_torch(points, labels))
+    diversify(
+        decoder,
+        "layers.2",
+        decoder.output_upscaling,
+        lambda: predictor.predict_torch(points, labels),
+        rough,
+    )
     return model
 
 
-def diversify(decoder: Any, last: str, grown: torch.nn.Module, run: Callable[[], object]) -> None:
+def diversify(
+    decoder: Any, last: str, grown: torch.nn.Module, run: Callable[[], object], rough: float = 0.2
+) -> None:
     """Make a random decoder answer every point with blobs of its own; at random, all masks are everything.
 
     Tokens look where their point is and see the image more than they change it; sub-pixels resemble each
@@ -78,6 +86,7 @@ def diversify(decoder: Any, last: str, grown: torch.nn.Module, run: Callable[[],
         last: name of the last linear layer of its small networks.
         grown: module whose last output is the grown image, (B, C/8, h, w).
         run: shows the decoder some points on some image.
+        rough: how much the sub-pixels of a position differ.
     """
     nets = list(decoder.output_hypernetworks_mlps)
     seen: dict[object, torch.Tensor] = {}
@@ -99,7 +108,7 @@ def diversify(decoder: Any, last: str, grown: torch.nn.Module, run: Callable[[],
                 ):
                     linear.bias.mul_(0.05)
         for conv in (module for module in decoder.modules() if isinstance(module, torch.nn.ConvTranspose2d)):
-            conv.weight.copy_(2 * conv.weight.mean((2, 3), keepdim=True) + 0.2 * conv.weight)
+            conv.weight.copy_(2 * conv.weight.mean((2, 3), keepdim=True) + rough * conv.weight)
         run()
         common = torch.nn.functional.normalize(seen[grown].mean((0, 2, 3)), dim=0)
         for net in nets:
