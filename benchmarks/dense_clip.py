@@ -2,17 +2,18 @@
 
 A random ViT-B/16 of full size is made in a temporary folder (speed does not depend on the weights). Frames
 are the JPEG and PNG files below FOLDER, in order and repeated as needed, or generated 640×480 JPEGs. Every
-batch goes first through transformers' unchanged vision network, on pixels prepared beforehand, and then
-through our path: decode, resize, network with the changed last block, float16, write to the cache. The two
-take turns, so that a busy neighbour disturbs both alike. Prints milliseconds a frame of each part, and two
-ratios to the bare network: with everything counted, and of our network alone (decode, resize and write
-hidden).
+batch goes three ways, in turns, so that a busy neighbour disturbs them alike: through transformers' unchanged
+vision network, on pixels prepared beforehand; through our teacher one step after the other (decode, resize,
+network with the changed last block, float16, write to the cache: all counted); and through `annotate`, which
+reads ahead of the network and writes behind it, and makes labels and pairs as well. Prints milliseconds a
+frame of each, and both ratios to the bare network.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -23,20 +24,28 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import CLIPConfig, CLIPModel, CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+from random_teachers import save_clip
+from scenelift.annotate import annotate
+from scenelift.answers import text_embeddings
 from scenelift.cache import Cache, array_digest, cache_key
-from scenelift.config import ClipLabels
+from scenelift.classes import ClassTable
+from scenelift.config import ClipLabels, PairingConfig
 from scenelift.device import resolve_device
 from scenelift.teachers.clip import ClipLabelTeacher
-from scenelift.teachers.weights import Weights
-from scenelift.types import U8, Frame
+from scenelift.teachers.weights import Weights, find_weights
+from scenelift.types import U8, Frame, Frames, Masks, Scene
+
+CLASSES = ClassTable.parse("wall, floor")
 
 
 def random_vit_b16(folder: Path) -> Weights:
-    torch.manual_seed(0)
-    CLIPModel(CLIPConfig(vision_config={"patch_size": 16})).save_pretrained(folder)
-    return Weights(folder, "random ViT-B/16", "random", "clip")
+    folder.mkdir()
+    save_clip(folder, seed=0)
+    return find_weights(str(folder), "teachers.labels.weights", ("clip",))
 
 
 def frame_files(folder: Path | None, count: int, scratch: Path) -> list[Path]:
@@ -59,6 +68,37 @@ def decode(path: Path) -> U8:
         return np.array(image.convert("RGB"))
 
 
+class Images:
+    """Image files as the frames of a scene with one point, behind the `SceneSource` Protocol."""
+
+    classes = truth = None
+
+    def __init__(self, files: dict[str, Path]) -> None:
+        self.files = files
+
+    def names(self, split: str) -> tuple[str, ...]:
+        return ("bench",)
+
+    def frame_count(self, name: str) -> int:
+        return len(self.files)
+
+    def scene(self, name: str) -> Scene:
+        def read(frame: str) -> Frame:
+            return Frame("bench", frame, decode(self.files[frame]), np.eye(3), np.eye(4))
+
+        return Scene(name, np.ones((1, 3), np.float32), None, Frames(tuple(self.files), read))
+
+
+class NoMasks:
+    """A mask teacher that sees nothing, at once."""
+
+    identity, weights, summary = "nothing", "none", ""
+
+    def masks(self, frames: Sequence[Frame]) -> list[Masks]:
+        nothing = np.zeros((1, 1, 1), np.float16)
+        return [Masks(np.zeros((frame.height, frame.width), np.uint16), nothing) for frame in frames]
+
+
 class Clock(Counter[str]):
     """Seconds by part."""
 
@@ -79,9 +119,8 @@ def run(
     teacher: ClipLabelTeacher, bare: torch.nn.Module, files: Sequence[Path], batch: int, root: Path
 ) -> Clock:
     """Both ways over all files, batch by batch."""
-    device, precision = teacher._device, teacher._precision
+    device, dtype = teacher._device, teacher._dtype
     clock, cache = Clock(device.type), Cache(root)
-    dtype = getattr(torch, precision)
     for start in range(0, len(files), batch):
         names = [f"{i:03d}" for i in range(start, min(start + batch, len(files)))]
         images = [decode(path) for path in files[start : start + batch]]
@@ -100,9 +139,20 @@ def run(
         ):
             for part in pixels.split(together):
                 bare(part, interpolate_pos_encoding=True)
-        with clock("network"), torch.inference_mode():
-            for part in pixels.split(together):
-                teacher._network(part)
+        own = Cache(root / "annotate" / names[0])  # repeated files are work all the same
+        text_embeddings(own, teacher, CLASSES)  # once a class list, and not a frame's
+        with clock("annotate"):
+            annotate(
+                Images(dict(zip(names, files[start : start + batch], strict=True))),
+                ["bench"],
+                CLASSES,
+                teacher,
+                NoMasks(),
+                PairingConfig(depth_test="none"),
+                own,
+                device=device.type,
+                batch_size=batch,
+            )
         with clock("all"):
             with clock("decode"):
                 images = [decode(path) for path in files[start : start + batch]]
@@ -140,17 +190,18 @@ def main() -> None:
         files = frame_files(args.folder, args.frames, Path(scratch))
         run(teacher, bare, files[:1], args.batch, Path(scratch) / "warm")
         clock = run(teacher, bare, files, args.batch, Path(scratch) / "cache")
-        size = sum(path.stat().st_size for path in (Path(scratch) / "cache").rglob("*.safetensors"))
+        written = (Path(scratch) / "cache" / "label_features").rglob("*.safetensors")
+        size = sum(path.stat().st_size for path in written)
 
     count = len(files)
     print(
-        f"{count} frames, batches of {args.batch}, {args.attention}, {device}, {teacher._precision}, "
+        f"{count} frames, batches of {args.batch}, {args.attention}, {device}, {teacher._dtype}, "
         f"{torch.get_num_threads()} threads, {size / count / 2**20:.2f} MiB a frame"
     )
-    for part in ("bare", "network", "decode", "resize", "write", "all"):
+    for part in ("bare", "decode", "resize", "write", "all", "annotate"):
         print(f"{part:10}{1e3 * clock[part] / count:10.1f} ms a frame")
     print(f"all counted / bare         {clock['all'] / clock['bare']:.3f}")
-    print(f"our network alone / bare   {clock['network'] / clock['bare']:.3f}")
+    print(f"annotate / bare            {clock['annotate'] / clock['bare']:.3f}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Everything else is shared, and the mask generator knows neither. `MODELS` is by 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,16 +111,14 @@ class Embedded:
         if [height, width] != covered:
             y, x = (
                 (torch.arange(cells, device=grid.device) + 0.5) * (2 * positions / cells / whole) - 1
-                for cells, positions, whole in zip(
-                    (height, width), covered, self.embedding.shape[1:], strict=True
-                )
+                for cells, positions in zip((height, width), covered, strict=True)
             )
             where = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
             grid = F.grid_sample(self.embedding[None], where, padding_mode="border", align_corners=False)[0]
         return grid.half().cpu().numpy()
 
 
-class PromptableModel:
+class PromptableModel(ABC):
     """A segment-anything model: images in, masks for points out.
 
     Subclasses say which transformers model to load, how an image fills the input, and what the encoder gives.
@@ -153,19 +152,19 @@ class PromptableModel:
     architecture: str
     """Class of transformers."""
 
+    @abstractmethod
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) an image of this size is scaled to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, pixels: Tensor) -> list[tuple[Tensor, tuple[Tensor, Tensor] | None]]:
         """(B, 3, side, side) -> for each image its embedding (C, h, w) and finer features, if any."""
-        raise NotImplementedError
 
     def place(self, height: int, width: int) -> Placement:
         """Where an image of this size lies."""
         key = (height, width)
         if key not in self._placements:
-            if len(self._placements) > 64:  # data of endless sizes must not fill memory with matrices
+            if len(self._placements) > 16:  # data of endless sizes must not fill memory with matrices
                 self._placements.clear()
             size = self.input_size(height, width)
             low = 4 * self.grid
@@ -180,9 +179,9 @@ class PromptableModel:
             self._placements[key] = Placement(key, size, self.side, (valid[0], valid[1]), *maps, *shares)
         return self._placements[key]
 
+    @abstractmethod
     def _steps(self, used: int, out: int) -> list[tuple[int, int]]:
         """How logits along a side become pixels: resize to the first number, keep the second, and again."""
-        raise NotImplementedError
 
     def pixels(self, image: U8) -> Tensor:
         """(H, W, 3) uint8 RGB -> (3, side, side) float32 on the CPU, normalised, zero where padded."""

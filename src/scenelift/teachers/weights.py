@@ -289,8 +289,8 @@ def _from_hub(spec: str, key: str, kinds: tuple[str, ...], download: bool) -> We
     repo, _, revision = spec.partition("@")
     at = f" --revision {revision}" if revision else ""
     remedy = (
-        f"fetch it with `{fetch_command(spec, key)}` or `hf download {repo}{at} --include '*.[jst]*'`, "
-        "or give a folder copied from a machine that has it"
+        f"fetch it with `{fetch_command(spec, key)}` or `hf download {repo}{at} --exclude '*.h5' '*.msgpack'`"
+        ", or give a folder copied from a machine that has it"
     )
     folder = snapshot(repo, revision)
     try:
