@@ -22,6 +22,8 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/mask_voting.py
 	$(BIN)/python benchmarks/sparse_conv.py
+	$(BIN)/python benchmarks/mask_generation.py
+	$(BIN)/python benchmarks/dense_clip.py
 
 # torch and torchvision first and together, so that pip picks a matching pair.
 $(VENV)/.installed: pyproject.toml

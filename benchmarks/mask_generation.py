@@ -10,7 +10,8 @@ large matrix product. Two settings:
 - ``open``: thresholds at 0: all 3 · side² masks are made and enlarged before the NMS, the worst case;
 - ``half``: the predicted IoU that about half of the masks reach, and the default stability.
 
-Then the adaptive grid against the full one: decoder calls saved, and how the masks differ.
+Before them all masks of a small grid are compared, none filtered; after them the adaptive grid with the full
+one: decoder calls saved, and how the masks differ.
 """
 
 from __future__ import annotations
@@ -161,6 +162,18 @@ def compare(meta: Any, model: Sam, image: Any, settings: dict[str, Any], name: s
     print(f"  our seconds: {shares}, all else {rest:.1f}")
 
 
+def equal(meta: Any, model: Sam, image: Any) -> None:
+    """A small grid of which every mask is returned."""
+    settings: dict[str, Any] = {"points_per_side": 8, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
+    settings["box_nms_thresh"] = 1.0
+    found = MaskGenerator(model, SamMasks(**settings)).generate(image)
+    records = SamAutomaticMaskGenerator(meta, **settings).generate(image)
+    same = matched(found, [record["segmentation"] for record in records])
+    print(
+        f"\nall masks of an 8 × 8 grid: {same} of segment-anything's {len(records)} equal to our {len(found)}"
+    )
+
+
 def adaptive(model: Sam, image: Any, settings: dict[str, Any]) -> None:
     grid = MaskGenerator(model, SamMasks(**settings)).generate(image)
     fewer = MaskGenerator(model, SamMasks(**settings, prompts="adaptive")).generate(image)
@@ -190,6 +203,7 @@ def main() -> None:
     print(f"image {image.shape[0]}×{image.shape[1]}, {prompts} prompts, {torch.get_num_threads()} threads")
     print(f"a prompt takes {usual / 1e9:.2f} GFLOP as usual, {ours / 1e9:.2f} here; {rate / 1e9:.0f} GFLOP/s")
     print(f"floor: {prompts * usual / rate:.1f} s as usual, {prompts * ours / rate:.1f} s here")
+    equal(meta, model, image)
     points = torch.rand(64, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor(image.shape[1::-1])
     median = float(model.attend(embedded, points).iou.median())
     shared = {"points_per_side": args.side}
