@@ -40,6 +40,19 @@ def test_without_a_terminal_long_work_tells_what_is_left(
     assert lines[3:] == ["train: 5 of 5 in 80.0 s"]
 
 
+def test_what_is_left_follows_the_recent_pace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten frames that a cache knew take no time, and say nothing of the others."""
+    clock = iter([0.0, *[0.1] * 10, 20.0, 50.0, 51.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with bars("annotate", 20, 0) as advance:
+        for _ in range(12):
+            advance("")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[2] == "annotate: 12 of 20, about 240 s left"
+
+
 def test_on_a_terminal_a_bar_with_the_note(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(force_terminal=True, width=120, record=True, quiet=False, file=Discard())
     monkeypatch.setattr("rich.console.Console", lambda stderr: console)

@@ -64,18 +64,19 @@ def _bar(console: Console, what: str, total: int, done: int) -> Iterator[Advance
 def _lines(console: Console, what: str, total: int, done: int) -> Iterator[Advance]:
     """For log files: at the start, every `SECONDS_BETWEEN_LINES`, and at the end."""
     start = shown = time.monotonic()
-    now_done, last = done, ""
+    now_done, told, last = done, done, ""
 
     def say(text: str) -> None:
         console.print(f"{what}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def advance(note: str) -> None:
-        nonlocal now_done, shown, last
+        nonlocal now_done, told, shown, last
         now_done, last = now_done + 1, f", {note}" if note else ""
         now = time.monotonic()
         if now - shown >= SECONDS_BETWEEN_LINES and now_done < total:
-            shown = now
-            left = (now - start) / (now_done - done) * (total - now_done)
+            # by the pace since the last line: what a cache knew went faster than what is left
+            left = (now - shown) / (now_done - told) * (total - now_done)
+            shown, told = now, now_done
             say(f"{now_done} of {total}, about {left:.0f} s left{last}")
 
     say(f"{done} of {total} done")
