@@ -112,5 +112,5 @@ def load_promptable(weights: Weights, device: torch.device | str, dtype: torch.d
 
 
 def _images_per_batch(device: torch.device) -> int:
-    """Images that the encoder takes at a time: one fills a CPU."""
-    return 1 if device.type == "cpu" else 4
+    """Images that the encoder takes at a time: one fills a CPU, and two of ViT-H a GPU's memory soon."""
+    return 1 if device.type == "cpu" else 2
