@@ -36,7 +36,7 @@ from scenelift.classes import ClassTable
 from scenelift.config import ClipLabels, PairingConfig
 from scenelift.device import resolve_device
 from scenelift.teachers.clip import ClipLabelTeacher
-from scenelift.teachers.weights import Weights, find_weights
+from scenelift.teachers.weights import Weights, find_weights, quiet_transformers
 from scenelift.types import U8, Frame, Frames, Masks, Scene
 
 CLASSES = ClassTable.parse("wall, floor")
@@ -186,7 +186,8 @@ def main() -> None:
         weights = random_vit_b16(Path(scratch) / "vit-b-16")
         device = resolve_device(args.device)
         teacher = ClipLabelTeacher(ClipLabels(attention=args.attention), weights, device)
-        bare = CLIPVisionModelWithProjection.from_pretrained(weights.path).eval().to(device)
+        with quiet_transformers():
+            bare = CLIPVisionModelWithProjection.from_pretrained(weights.path).eval().to(device)
         files = frame_files(args.folder, args.frames, Path(scratch))
         run(teacher, bare, files[:1], args.batch, Path(scratch) / "warm")
         clock = run(teacher, bare, files, args.batch, Path(scratch) / "cache")
