@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.cotrain import Trainer
-from scenelift.errors import RunError
+from scenelift.errors import RunError, one_line
 from scenelift.files import atomic_path
 
 FORMAT = 1
@@ -55,8 +55,7 @@ def unpack(trainer: Trainer, tensors: Mapping[str, Tensor], where: str) -> None:
     try:
         trainer.networks.load_state_dict(networks)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{where} does not fit these networks: {reason}") from None
+        raise RunError(f"{where} does not fit these networks: {one_line(error)}") from None
     groups = trainer.optimizer.state_dict()["param_groups"]
     trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
     trainer.step = int(tensors["step"])

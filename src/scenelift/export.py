@@ -11,7 +11,7 @@ from scenelift.classes import ClassTable
 from scenelift.errors import DataError
 from scenelift.files import atomic_write, write_png
 from scenelift.ply import encode_points
-from scenelift.types import F32, IGNORE, U8
+from scenelift.types import F32, IGNORE, U8, U16, Bool
 
 NO_LABEL_COLOR = (64, 64, 64)
 """RGB of pixels and points without a label."""
@@ -58,11 +58,16 @@ def overlay(image: U8, labels: U8, classes: ClassTable, alpha: float = 0.55, out
     labelled = (labels != IGNORE)[..., None]
     mixed = np.where(labelled, (1 - alpha) * image + alpha * colors, image)
     if outlines:
-        border = np.zeros(labels.shape, dtype=bool)
-        border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-        border[:-1] |= labels[:-1] != labels[1:]
-        mixed[border] *= 0.35
+        mixed[borders(labels)] *= 0.35
     return np.round(mixed).astype(np.uint8)
+
+
+def borders(ids: U8 | U16) -> Bool:
+    """(H, W) bool: pixels whose right or lower neighbour has another id; lines one pixel wide."""
+    border = np.zeros(ids.shape, dtype=bool)
+    border[:, :-1] |= ids[:, :-1] != ids[:, 1:]
+    border[:-1] |= ids[:-1] != ids[1:]
+    return border
 
 
 def write_labelled_ply(

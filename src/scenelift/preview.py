@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from scenelift.annotations import Annotations
 from scenelift.classes import ClassTable
-from scenelift.export import NO_LABEL_COLOR, overlay
+from scenelift.export import NO_LABEL_COLOR, borders, overlay
 from scenelift.files import write_jpeg
 from scenelift.labels import refine
 from scenelift.scenes import SceneSource
@@ -104,10 +104,7 @@ def mask_colors(ids: U16) -> U8:
     colors = np.random.default_rng(0).integers(64, 256, (1 << 16, 3), dtype=np.uint8)
     colors[0] = 0
     picture = colors[ids]
-    border = np.zeros(ids.shape, dtype=bool)
-    border[:, :-1] |= ids[:, :-1] != ids[:, 1:]
-    border[:-1] |= ids[:-1] != ids[1:]
-    picture[border] = 0
+    picture[borders(ids)] = 0
     return picture
 
 

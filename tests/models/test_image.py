@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torchvision.models import mobilenet_v3_large, resnet50
 from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 
+import fixtures_hub
 from scenelift.config import ImageNetworkConfig
 from scenelift.errors import ConfigError, WeightsError
 from scenelift.models import image as image_module
@@ -38,14 +38,7 @@ def mobile_state() -> dict[str, torch.Tensor]:
 @pytest.fixture
 def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A torch cache without weights, on a machine without a network."""
-
-    def refuse(*args: object, **keys: object) -> None:
-        raise AssertionError("a network connection was tried")
-
-    for name in ("connect", "connect_ex", "sendto"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket, "create_connection", refuse)
+    fixtures_hub.no_network(monkeypatch)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     return tmp_path / "hub"
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel, SiglipModel
 
+import fixtures_hub
 from fixtures_scenes import FakeMaskTeacher, tiny_source
 from fixtures_teachers import B16, CLIP_MEAN, CLIP_STD, L14, save_clip, save_siglip, weights_in
 from scenelift.annotate import annotate
@@ -44,14 +44,10 @@ SAME = {"rtol": 0, "atol": 1e-3}
 
 @pytest.fixture(scope="module", autouse=True)
 def no_network() -> Iterator[None]:
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("a network connection was tried")
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(socket.socket, "connect", refuse)
-    patch.setattr(socket, "getaddrinfo", refuse)
-    yield
-    patch.undo()
+    """Any connection tried while the module runs, loading included, is a failure."""
+    with pytest.MonkeyPatch.context() as patch:
+        fixtures_hub.no_network(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

