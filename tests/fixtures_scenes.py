@@ -22,6 +22,7 @@ from scenelift.classes import ClassTable
 from scenelift.config import Config, PairingConfig
 from scenelift.models.networks import Networks
 from scenelift.recipes import build, merge
+from scenelift.scenes import Findings
 from scenelift.types import F16, F32, F64, U8, U16, Frame, Frames, FrameTruth, Masks, Scene, SceneTruth
 
 CLASSES = ClassTable.from_names(["wall", "floor", "ceiling", "box"])
@@ -63,6 +64,9 @@ class TinySource:
 
     def frame_count(self, name: str) -> int:
         return len(self.scenes[name].frames)
+
+    def findings(self) -> Findings:
+        return Findings()
 
     def scene(self, name: str) -> Scene:
         self.read.append(name)

@@ -6,10 +6,11 @@ import pytest
 from PIL import Image
 
 from fixtures_capture import INTRINSICS, SEVEN_SCENES, SHAPE, edit_poses, room_frames, write_capture
-from scenelift.check import CheckReport, Problem, check_source, raise_if_bad, summary_lines, to_json
+from scenelift.check import CheckReport, check_source, raise_if_bad, summary_lines, to_json
 from scenelift.config import CaptureData, Config
 from scenelift.errors import DataError
 from scenelift.files import write_ply_points
+from scenelift.scenes import Problem
 from scenelift.scenes.capture import Capture
 from scenelift.types import Frames, Scene
 

@@ -17,7 +17,7 @@ import numpy as np
 from scenelift.config import CaptureData, Config, PoseConvention
 from scenelift.errors import DataError
 from scenelift.pairing import coverage, pair_points
-from scenelift.scenes import SceneSource
+from scenelift.scenes import Problem, SceneSource
 from scenelift.scenes.agreement import (
     Agreement,
     DepthView,
@@ -58,23 +58,6 @@ _MIN_LANDED = 0.05
 _LARGEST_DEPTH_IN_METRES = 65
 _MAX_PAIRS_REREAD = 24
 _MAX_POINTS = 100_000
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        severity: with an ``error`` no work should start; a ``warning`` is worth a look.
-        what: what was expected and what was found.
-        where: scene, frame or file it was found in.
-        mend: what to do, one line.
-    """
-
-    severity: Literal["error", "warning"]
-    what: str
-    where: str
-    mend: str
 
 
 @dataclass(frozen=True)
@@ -192,7 +175,7 @@ class _Check:
         self.looks: list[_Look] = []
         capture = config.data if isinstance(config.data, CaptureData) else None
         self.where = capture.path if capture else config.data.source
-        self.convention: PoseConvention = capture.pose_convention if capture else "cam_to_world"
+        self.convention: PoseConvention = source.convention if isinstance(source, Capture) else "cam_to_world"
         self.units_per_metre = (capture and capture.depth_scale) or UNITS_PER_METRE
         self.min_coverage = capture.min_coverage if capture else 0.0
 

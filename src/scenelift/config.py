@@ -13,7 +13,17 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-# the teachers' sections too may be imported from here, where the whole tree stands
+# the sections of data and teachers too may be imported from here, where the whole tree stands
+from scenelift.config_data import CaptureData as CaptureData
+from scenelift.config_data import DataConfig as DataConfig
+from scenelift.config_data import ImagesData as ImagesData
+from scenelift.config_data import KittiData as KittiData
+from scenelift.config_data import LidarData as LidarData
+from scenelift.config_data import NuImagesData as NuImagesData
+from scenelift.config_data import NuScenesData as NuScenesData
+from scenelift.config_data import PoseConvention as PoseConvention
+from scenelift.config_data import ScanNetData as ScanNetData
+from scenelift.config_data import SyntheticData as SyntheticData
 from scenelift.config_teachers import ClipLabels as ClipLabels
 from scenelift.config_teachers import EmbeddedLabels as EmbeddedLabels
 from scenelift.config_teachers import EmbeddedMasks as EmbeddedMasks
@@ -22,50 +32,6 @@ from scenelift.config_teachers import Section as Section
 from scenelift.config_teachers import SimulatedLabels as SimulatedLabels
 from scenelift.config_teachers import SimulatedMasks as SimulatedMasks
 from scenelift.config_teachers import TeachersConfig as TeachersConfig
-
-# --- data -----------------------------------------------------------------------------------------
-
-
-class SyntheticData(Section):
-    """Generated rooms with ground truth (`scenelift.scenes.synthetic`)."""
-
-    source: Literal["synthetic"] = "synthetic"
-    seed: int = Field(0, ge=0)
-    train_rooms: int = Field(48, ge=1)
-    val_rooms: int = Field(12, ge=0)
-    frames_per_room: int = Field(8, ge=1)
-    width: int = Field(160, ge=32)
-    height: int = Field(120, ge=32)
-
-
-PoseConvention = Literal["cam_to_world", "world_to_cam", "cam_to_world_opengl", "world_to_cam_opengl"]
-
-
-class CaptureData(Section):
-    """A folder of posed RGB-D frames (`scenelift.scenes.capture`)."""
-
-    source: Literal["capture"] = "capture"
-    path: str
-    stride: int = Field(1, ge=1)
-    """Use every n-th frame."""
-    max_width: int | None = Field(None, ge=32)
-    """Scale wider images down to this width; None = as they are."""
-    pose_convention: PoseConvention = "cam_to_world"
-    """What the pose files hold; ``opengl`` = a camera frame of x right, y up, z backward."""
-    skip_lost_frames: bool = False
-    """Leave out frames whose pose is NaN or infinite (ScanNet's mark of lost tracking); else an error."""
-    depth_scale: float | None = Field(None, gt=0)
-    """Depth units per metre; None = 1000 for 16-bit PNG, with a check of plausibility."""
-    max_depth_m: float = Field(8.0, gt=0)
-    """Depth beyond this is not fused into the cloud."""
-    cloud_voxel_m: float = Field(0.02, gt=0)
-    """Voxel edge at which depth is fused into a cloud when the capture brings none."""
-    min_coverage: float = Field(0.15, ge=0, le=1)
-    """`check` refuses a capture in which less of a frame's valid depth is seen again by its neighbours."""
-
-
-DataConfig = Annotated[SyntheticData | CaptureData, Field(discriminator="source")]
-
 
 # --- labels ----------------------------------------------------------------------------------------
 

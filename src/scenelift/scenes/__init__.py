@@ -6,7 +6,9 @@ evaluation and the simulated teachers open; nothing that trains a network ever h
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from scenelift.classes import ClassTable
 from scenelift.types import FrameTruth, Scene, SceneTruth
@@ -18,16 +20,56 @@ class TruthSource(Protocol):
     classes: ClassTable
 
     def frame(self, scene: str, frame: str) -> FrameTruth | None:
-        """Labels of a frame, ``None`` where it is not annotated."""
+        """Labels of a frame, ``None`` where it is not annotated. Raises `DataError` if they are damaged."""
         ...
 
     def scene(self, scene: str) -> SceneTruth | None:
-        """Labels of a scene's points in the order of `Scene.points_world`, ``None`` if not annotated."""
+        """Labels of a scene's points in the order of `Scene.points_world`, ``None`` if not annotated.
+
+        Raises:
+            DataError: they are damaged, belong to other points, or hold ids that the data set does not know.
+        """
         ...
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with data.
+
+    Attributes:
+        severity: with an ``error`` no work should start; a ``warning`` is worth a look.
+        what: what was expected and what was found.
+        where: scene, frame or file it was found in.
+        mend: what to do, one line.
+    """
+
+    severity: Literal["error", "warning"]
+    what: str
+    where: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a source can tell of its files without decoding them: for `scenelift check`.
+
+    Attributes:
+        counts: by name, for instance ``lost_frames``.
+        problems: what is missing or contradicts itself; a source reports it here rather than raising where
+            the rest of the data set can be used without it.
+        doubtful: by scene, names of frames that should be read to know whether they are whole.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    doubtful: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 class SceneSource(Protocol):
-    """A data set: names of its scenes by split, and the scenes."""
+    """A data set: names of its scenes by split, and the scenes.
+
+    Sources can be pickled, so that worker processes may read from copies of one.
+    """
 
     @property
     def classes(self) -> ClassTable | None:
@@ -50,7 +92,14 @@ class SceneSource(Protocol):
     def scene(self, name: str) -> Scene:
         """One scene; its frames are read when they are used, maybe by several threads at once.
 
+        Nothing of it stays behind in the source but small things: a data set larger than memory is read scene
+        by scene. A scene without points (images alone) has a cloud of 0 points.
+
         Raises:
             DataError: it is missing or damaged.
         """
+        ...
+
+    def findings(self) -> Findings:
+        """What is wrong with the files as far as names, sizes and tables tell; raises nothing for it."""
         ...

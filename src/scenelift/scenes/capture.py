@@ -23,10 +23,11 @@ import numpy as np
 import torch
 
 from scenelift import geometry
-from scenelift.config import CaptureData
+from scenelift.config import CaptureData, PoseConvention
 from scenelift.errors import DataError
 from scenelift.files import read_depth_png, read_ply_points, read_rgb, safe_name
 from scenelift.orientation import up_from_cameras
+from scenelift.scenes import Findings, Problem
 from scenelift.scenes.capture_layout import (
     FrameFiles,
     Layout,
@@ -83,8 +84,9 @@ class Capture:
 
     def _poses(self) -> F64:
         """(F, 4, 4) cam_from_world of all frames."""
-        convention = self.config.pose_convention
-        return np.stack([cam_from_world(self._file_poses[name], convention) for name in self._posed_frames])
+        return np.stack(
+            [cam_from_world(self._file_poses[name], self.convention) for name in self._posed_frames]
+        )
 
     def frames(self) -> Frames:
         """The frames alone, without the cost of the cloud. Raises `DataError` as `scene` does."""
@@ -95,6 +97,21 @@ class Capture:
     def lost_frames(self) -> tuple[str, ...]:
         """Names of frames left out because their pose is not finite (``skip_lost_frames``)."""
         return tuple(name for name, pose in self._file_poses.items() if not np.isfinite(pose).all())
+
+    @property
+    def convention(self) -> PoseConvention:
+        """What the pose files hold: as configured, else as the layout has it."""
+        return self.config.pose_convention or "cam_to_world"
+
+    def findings(self) -> Findings:
+        """Frames that were left out, and those whose files look cut off."""
+        lost, problems = self.lost_frames, []
+        if lost:
+            what = f"{len(lost)} frames without a finite pose are left out: {some(lost)}"
+            mend = "nothing to do if tracking was lost; else export poses again"
+            problems.append(Problem("warning", what, self.name, mend))
+        counts = {"lost_frames": len(lost)}
+        return Findings(counts, tuple(problems), {self.name: self.doubtful_frames()})
 
     def doubtful_frames(self) -> tuple[str, ...]:
         """Frames whose image files do not begin and end as whole files do; reading them will tell."""
@@ -186,7 +203,7 @@ class Capture:
             name=files.name,
             image=camera.resize(color),
             intrinsics=camera.intrinsics,
-            cam_from_world=cam_from_world(self._file_poses[files.name], self.config.pose_convention),
+            cam_from_world=cam_from_world(self._file_poses[files.name], self.convention),
             depth_m=camera.register(metres(depth, units)),
         )
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from scenelift.config import CaptureData, SyntheticData
+from scenelift.config import (
+    CaptureData,
+    DataConfig,
+    ImagesData,
+    KittiData,
+    LidarData,
+    NuImagesData,
+    NuScenesData,
+    ScanNetData,
+    SyntheticData,
+)
 from scenelift.scenes import SceneSource
 
 
@@ -21,13 +31,55 @@ def _capture(config: CaptureData) -> SceneSource:
     return Capture(config)
 
 
+def _scannet(config: ScanNetData) -> SceneSource:
+    from scenelift.scenes.scannet import ScanNet
+
+    return ScanNet(config)
+
+
+def _nuscenes(config: NuScenesData) -> SceneSource:
+    from scenelift.scenes.nuscenes import NuScenes
+
+    return NuScenes(config)
+
+
+def _nuimages(config: NuImagesData) -> SceneSource:
+    from scenelift.scenes.nuimages import NuImages
+
+    return NuImages(config)
+
+
+def _images(config: ImagesData) -> SceneSource:
+    from scenelift.scenes.images import Images
+
+    return Images(config)
+
+
+def _lidar(config: LidarData) -> SceneSource:
+    from scenelift.scenes.lidar import Lidar
+
+    return Lidar(config)
+
+
+def _kitti(config: KittiData) -> SceneSource:
+    from scenelift.scenes.kitti import Kitti
+
+    return Kitti(config)
+
+
 SOURCES: dict[str, Callable[[Any], SceneSource]] = {
     "synthetic": _synthetic,
     "capture": _capture,
+    "scannet": _scannet,
+    "nuscenes": _nuscenes,
+    "nuimages": _nuimages,
+    "images": _images,
+    "lidar": _lidar,
+    "kitti": _kitti,
 }
 
 
-def open_source(config: SyntheticData | CaptureData) -> SceneSource:
+def open_source(config: DataConfig) -> SceneSource:
     """The data set a configuration describes.
 
     Raises:

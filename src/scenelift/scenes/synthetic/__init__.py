@@ -14,6 +14,7 @@ from threading import Lock
 from scenelift.classes import SCANNET20, ClassTable
 from scenelift.config import SyntheticData
 from scenelift.errors import DataError
+from scenelift.scenes import Findings
 from scenelift.scenes.synthetic.room import Room, render_room
 from scenelift.types import Frame, Frames, FrameTruth, Scene, SceneTruth
 
@@ -54,6 +55,10 @@ class SyntheticRooms:
     def frame_count(self, name: str) -> int:
         """Frames of a room, without rendering it."""
         return self.config.frames_per_room
+
+    def findings(self) -> Findings:
+        """Nothing: there are no files."""
+        return Findings()
 
     def scene(self, name: str) -> Scene:
         """One room, without labels.

@@ -1,0 +1,104 @@
+"""JSON tables of millions of rows, such as nuScenes', read in pieces: an array of objects.
+
+Only the wanted fields of each row are made into Python objects, and only a few megabytes of text are decoded
+at a time, so memory holds what the caller keeps and not the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import msgspec
+
+from scenelift.errors import DataError, one_line
+
+Row = TypeVar("Row", bound=msgspec.Struct)
+
+PIECE_BYTES = 4 << 20
+"""Text decoded at a time."""
+
+_SPACE = b" \t\r\n"
+
+
+def read_rows(path: Path, row: type[Row], piece_bytes: int = PIECE_BYTES) -> Iterator[list[Row]]:
+    """The rows of a table, some at a time, in the order of the file.
+
+    Args:
+        path: a JSON file: one array of objects.
+        row: the wanted fields by name and type; others are passed over.
+        piece_bytes: about how much to decode at a time.
+
+    Yields:
+        Lists of rows; together all of them.
+
+    Raises:
+        DataError: missing, unreadable, no such array, a field missing or of another type; with the place.
+    """
+    try:
+        with path.open("rb") as stream:
+            yield from _rows(stream, path, msgspec.json.Decoder(list[row]), piece_bytes)  # type: ignore[valid-type]
+    except FileNotFoundError:
+        raise DataError(f"expected a table at {path}, found no such file; check the path") from None
+    except OSError as error:
+        raise DataError(
+            f"expected a table at {path}, which cannot be read: {error.strerror or error}; "
+            "check that it is a file and that you may read it"
+        ) from error
+
+
+def _rows(
+    stream: BinaryIO, path: Path, decoder: msgspec.json.Decoder[list[Row]], piece_bytes: int
+) -> Iterator[list[Row]]:
+    """Cut the text where one object ends and the next begins.
+
+    A cut inside a string or a nested array leaves a piece that is no JSON, so a piece that cannot be decoded
+    is tried again with more text; what cannot be decoded with all the rest of the file is damaged.
+    """
+    rest = stream.read(piece_bytes).lstrip(_SPACE + b"\xef\xbb\xbf")
+    if not rest.startswith(b"["):
+        raise _malformed(path, 0, "it does not begin with [")
+    rest, place, wanted = rest[1:], 1, piece_bytes
+    while True:
+        more = stream.read(max(0, wanted - len(rest)))
+        rest += more
+        if len(rest) < wanted:  # the end of the file
+            end = rest.rstrip(_SPACE)
+            if not end.endswith(b"]"):
+                raise _malformed(path, place, "it is cut off: it does not end with ]")
+            yield _decode(decoder, b"[" + end, path, place)
+            return
+        cut = rest.rfind(b"}", 0, len(rest))
+        tail = rest[cut + 1 :].lstrip(_SPACE) if cut >= 0 else b""
+        while cut >= 0 and not (tail.startswith(b",") and tail[1:].lstrip(_SPACE).startswith(b"{")):
+            cut = rest.rfind(b"}", 0, cut)
+            tail = rest[cut + 1 : cut + 64].lstrip(_SPACE) if cut >= 0 else b""
+        rows = None
+        if cut >= 0:
+            try:
+                rows = decoder.decode(b"[" + rest[: cut + 1] + b"]")
+            except msgspec.ValidationError as error:
+                raise _malformed(path, place, one_line(error)) from error
+            except msgspec.DecodeError:
+                pass
+        if rows is None:
+            wanted *= 2
+            continue
+        yield rows
+        rest = rest[cut + 1 :].lstrip(_SPACE)[1:]
+        place, wanted = place + cut + 1, piece_bytes
+
+
+def _decode(decoder: msgspec.json.Decoder[list[Row]], text: bytes, path: Path, place: int) -> list[Row]:
+    try:
+        return decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _malformed(path, place, one_line(error)) from error
+
+
+def _malformed(path: Path, place: int, reason: str) -> DataError:
+    return DataError(
+        f"expected a table (a JSON array of objects) in {path}, found a fault after byte {place:,}: "
+        f"{reason}; copy or download the file again"
+    )
