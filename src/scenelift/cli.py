@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from scenelift import cli_cache
+from scenelift import cli_cache, cli_data
+from scenelift.cli_data import Data, printable
 from scenelift.errors import ConfigError, SceneLiftError
 
 app = typer.Typer(
@@ -24,8 +25,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_cache.app, name="cache")
+app.command("check", epilog="Example: scenelift check /data/scannet --out check")(cli_data.check)
+app.command("import", epilog="Example: scenelift import polycam_export/ --as capture --out my_room")(
+    cli_data.import_
+)
 
-Data = Annotated[str, typer.Argument(help="'synthetic', or the folder of a posed RGB-D capture.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; an earlier run there goes on.")]
 Recipe = Annotated[str, typer.Option(help="Method or ablation by name, or a YAML file.")]
 DataRecipe = Annotated[
@@ -63,16 +67,11 @@ def main() -> None:
     try:
         app()
     except SceneLiftError as error:
-        typer.echo(f"error: {_printable(str(error))}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(2)
     except _Stopped as stopped:
         typer.echo("stopped; the same command goes on from here", err=True)
         sys.exit(128 + stopped.args[0])
-
-
-def _printable(text: str) -> str:
-    """One line without the control characters that file names may carry into a terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 @app.callback(invoke_without_command=True)  # or --version would miss a command
@@ -126,25 +125,6 @@ def demo(
         table_of_seeds = spread(rows)
         atomic_write(out / "spread.md", table_of_seeds.encode())
         typer.echo(table_of_seeds)
-
-
-@app.command(epilog="Example: scenelift check my_room/")
-def check(data: Data, set_: Set = None, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Validate a data set or capture before any work; say what is wrong and how to mend it."""
-    import json
-
-    from scenelift.check import check_source, summary_lines, to_json
-    from scenelift.options import Teachers, resolve_config
-    from scenelift.scenes.registry import open_source
-
-    config = resolve_config(data, "cns", None, None, Teachers(), set_, 0, "cpu")
-    report = check_source(open_source(config.data), config)
-    if as_json:
-        typer.echo(json.dumps(to_json(report), indent=1))
-    else:
-        typer.echo("\n".join(_printable(line) for line in summary_lines(report)))
-    if not report.ok:
-        raise typer.Exit(2)
 
 
 @app.command(epilog='Example: scenelift annotate my_room/ --classes "wall, floor, chair" --out run')
@@ -324,9 +304,7 @@ def weights(
 
     config = resolve_config(".", recipe, data_recipe, None, Teachers(None, clip, sam), set_, 0, device)
     needed = inventory(config, download)
-    typer.echo(
-        json.dumps(to_json(needed), indent=1) if as_json else "\n".join(map(_printable, lines(needed)))
-    )
+    typer.echo(json.dumps(to_json(needed), indent=1) if as_json else "\n".join(map(printable, lines(needed))))
     if any(item.problem is not None for item in needed):
         raise typer.Exit(2)
 
