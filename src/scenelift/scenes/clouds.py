@@ -186,8 +186,9 @@ def _count_columns(data: bytes, path: Path) -> int:
     fits = [columns for columns in (4, 5) if len(data) % (4 * columns) == 0]
     if not fits:
         raise DataError(
-            f"expected float32 rows of 4 (x y z intensity) or 5 numbers at {path}, found {len(data):,} "
-            "bytes, which is neither; the file is cut off, or say how many it has (point_columns in calib.json)"
+            f"expected float32 rows of 4 (x y z intensity) or 5 numbers at {path}, found "
+            f"{len(data):,} bytes, which is neither; the file is cut off, or say how many it has "
+            "(point_columns in calib.json)"
         )
     if fits == [4, 5]:
         ring = np.frombuffer(data, "<f4").reshape(-1, 5)[:, 4]
