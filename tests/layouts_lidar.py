@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scenelift.types import F32, U8
+import fixtures_street as street
+from scenelift.files import write_png
+from scenelift.types import F32, F64, U8
 
 PCD_KINDS = ("ascii", "binary", "binary_compressed")
 
@@ -116,3 +119,84 @@ def write(path: Path, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
+
+
+# --- a folder of clouds and cameras ---------------------------------------------------------------------
+
+SHAPE = (90, 160)
+INTRINSICS = np.array([[80.0, 0.0, 79.5], [0.0, 80.0, 44.5], [0.0, 0.0, 1.0]])
+CAMERA_YAW = {"front": 0.0, "left": np.pi / 2, "back": np.pi}
+CLASS_NAMES = {str(i): name for i, name in enumerate((*street.NAMES, "void sky"))}
+
+
+def cam_from_lidar(yaw: float) -> F64:
+    """A camera 30 cm before and 20 cm below the LiDAR that looks along ``yaw``."""
+    lidar_from_cam = street.pose((0.3 * np.cos(yaw), 0.3 * np.sin(yaw), -0.2), yaw)
+    return np.linalg.inv(lidar_from_cam @ street.VEHICLE_FROM_CAMERA_AXES)
+
+
+def calibration(**camera_keys: Any) -> dict[str, Any]:
+    """calib.json of the cameras above; ``camera_keys`` go into each camera."""
+    return {
+        "version": 1,
+        "cameras": {
+            name: {
+                "intrinsics": INTRINSICS.tolist(),
+                "width": SHAPE[1],
+                "height": SHAPE[0],
+                "cam_from_lidar": cam_from_lidar(yaw).tolist(),
+                **camera_keys,
+            }
+            for name, yaw in CAMERA_YAW.items()
+        },
+    }
+
+
+def vehicle(time_s: float) -> F64:
+    """world_from_lidar of a vehicle at 12 m/s that turns by 0.2 rad/s."""
+    return street.pose((-8 + 12 * time_s, 0.4, 1.9), 0.2 * time_s, 0.03)
+
+
+def write_lidar(
+    folder: Path,
+    *,
+    count: int = 2,
+    kind: str = "bin",
+    stems: Callable[[float], str] | None = None,
+    image_delay_s: float = 0.0,
+    distort: Callable[[np.ndarray], np.ndarray] | None = None,
+    period_s: float = 0.1,
+    **camera_keys: Any,
+) -> Path:
+    """A street as clouds and images with all labels, 10 clouds a second.
+
+    ``stems`` makes file names from seconds (default: a counter); ``distort`` is applied to images and labels.
+    """
+    bend = distort or (lambda image: image)
+    poses = []
+    for number in range(count):
+        time_s = number * period_s
+        points, labels = street.lidar_scan(vehicle(time_s), beams=24, columns=480)
+        stem = stems(time_s) if stems else f"{number:06d}"
+        columns = dict(zip("xyz", points.T, strict=True))
+        data = {
+            "bin": lambda p=points, n=labels: np.column_stack([p, 0.3 + 0.01 * n]).astype("<f4").tobytes(),
+            "npy": lambda p=points: npy_bytes(p),
+            "pcd": lambda c=columns: pcd_bytes(c, "binary"),
+            "las": lambda p=points: las_bytes(p, None, packed=False),
+        }[kind]()
+        write(folder / "lidar" / f"{stem}.{kind}", data)
+        write(folder / "labels" / f"{stem}.label", labels.astype("<u4").tobytes())
+        poses.append(vehicle(time_s))
+        seen_s = time_s + image_delay_s
+        image_stem = stems(seen_s) if stems else stem
+        for name, yaw in CAMERA_YAW.items():
+            cam_from_world = cam_from_lidar(yaw) @ np.linalg.inv(vehicle(seen_s))
+            image, _, pixel_labels = street.camera_image(cam_from_world, INTRINSICS, SHAPE)
+            path = folder / "cameras" / name / f"{image_stem}.png"
+            write_png(path, bend(image))
+            write_png(folder / "image_labels" / name / path.name, bend(pixel_labels))
+    (folder / "calib.json").write_text(json.dumps(calibration(**camera_keys)))
+    (folder / "classes.json").write_text(json.dumps(CLASS_NAMES))
+    np.savetxt(folder / "poses.txt", np.stack(poses)[:, :3].reshape(count, 12))
+    return folder
