@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import fixtures_street as street
 import jsonschema
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
+import fixtures_street as street
 from fuzzing import MANY, QUICK, only_data_errors
 from layouts_lidar import (
     CAMERA_YAW,
@@ -20,7 +21,6 @@ from layouts_lidar import (
     calibration,
     cam_from_lidar,
     npy_bytes,
-    pcd_bytes,
     vehicle,
     write,
     write_lidar,
@@ -36,6 +36,7 @@ from scenelift.types import IGNORE
 
 PAIRING = PairingConfig(depth_test="none", min_depth_m=1.0)
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "data" / "lidar.md"
+NUSCENES = Path(__file__).resolve().parents[2] / "shared" / "data" / "nuscenes_keyframe"
 EPOCH_S = 1_700_000_000
 
 
@@ -155,6 +156,65 @@ def test_lens_distortion_is_taken_out(tmp_path: Path) -> None:
     assert agreement(bent, "000000")[0] > best - 0.01
     assert agreement(wrong, "000000")[0] < best - 0.01
     assert "_source_uv" not in vars(bent._lenses["front"]) or len(pickle.dumps(bent)) < 4_000_000
+
+
+@pytest.mark.skipif(not NUSCENES.is_dir(), reason=f"no nuScenes key frame at {NUSCENES}")
+def test_a_real_key_frame_projects_as_the_devkit_says(tmp_path: Path) -> None:
+    """nuScenes' six cameras at their own times, rewritten in this layout with time stamps and poses.
+
+    The poses between scans are not in the sample, so clouds are added at the cameras' times.
+    """
+    tables = {
+        name: json.loads((NUSCENES / "v1.0-mini" / f"{name}.json").read_text())
+        for name in ("sample_data", "calibrated_sensor", "ego_pose", "sensor")
+    }
+    rows = {name: {row["token"]: row for row in table} for name, table in tables.items()}
+
+    def matrix(row: dict[str, Any]) -> np.ndarray:
+        pose = np.eye(4)
+        pose[:3, :3] = Rotation.from_quat(np.roll(row["rotation"], -1)).as_matrix()
+        pose[:3, 3] = row["translation"]
+        return pose
+
+    sensors = {}
+    for data in tables["sample_data"]:
+        sensor = rows["calibrated_sensor"][data["calibrated_sensor_token"]]
+        sensors[rows["sensor"][sensor["sensor_token"]]["channel"]] = (data, sensor)
+    lidar, lidar_sensor = sensors.pop("LIDAR_TOP")
+    ego_from_lidar = matrix(lidar_sensor)
+    calib: dict[str, Any] = {"version": 1, "point_columns": 5, "cameras": {}}
+    poses = {}
+    for channel, (data, sensor) in {"LIDAR_TOP": (lidar, lidar_sensor), **sensors}.items():
+        time = data["timestamp"]
+        poses[time] = matrix(rows["ego_pose"][data["ego_pose_token"]]) @ ego_from_lidar
+        write(tmp_path / "data" / "lidar" / f"{time}.bin", (NUSCENES / lidar["filename"]).read_bytes())
+        if channel != "LIDAR_TOP":
+            image = (NUSCENES / data["filename"]).read_bytes()
+            write(tmp_path / "data" / "cameras" / channel / f"{time}.jpg", image)
+            calib["cameras"][channel] = {
+                "intrinsics": sensor["camera_intrinsic"],
+                "width": 1600,
+                "height": 900,
+                "cam_from_lidar": (np.linalg.inv(matrix(sensor)) @ ego_from_lidar).tolist(),
+            }
+    (tmp_path / "data" / "calib.json").write_text(json.dumps(calib))
+    np.savetxt(tmp_path / "data" / "poses.txt", np.stack([poses[t] for t in sorted(poses)]).reshape(-1, 16))
+    source = open_lidar(tmp_path / "data")
+    assert source.findings().problems == ()
+    scene = source.scene(str(lidar["timestamp"]))
+    pairs = pair_points(scene.points_world, scene.frames, PAIRING)
+    counts = {}
+    for index, name in enumerate(scene.frames.names):
+        u, v = pairs.pixel_uv[pairs.of_frame(index)].T
+        counts[name] = int(((u > 1) & (u < 1599) & (v > 1) & (v < 899)).sum())
+    assert counts == {
+        "CAM_FRONT": 3053,
+        "CAM_FRONT_RIGHT": 3076,
+        "CAM_FRONT_LEFT": 3696,
+        "CAM_BACK": 4820,
+        "CAM_BACK_LEFT": 4089,
+        "CAM_BACK_RIGHT": 3369,
+    }
 
 
 def test_frames_in_another_size(tmp_path: Path) -> None:
