@@ -50,7 +50,14 @@ class TrainedRun:
         )
         networks = Networks(bare, self.config.latent, text.shape[1], about["target_dim"])
         networks.load_state_dict(state)
-        self.pair = NetworkPair(networks, text, self.config, resolve_device(device), about["digest"])
+        self.pair = NetworkPair(
+            networks,
+            text,
+            self.config,
+            resolve_device(device),
+            about["digest"],
+            about.get("knows_points", True),  # runs of earlier versions always had clouds
+        )
 
     def segment_image(self, image: npt.ArrayLike) -> Prediction:
         """Label every pixel of an image.
@@ -85,6 +92,7 @@ class TrainedRun:
 
         Raises:
             DataError: wrong shapes or types, or points that are not finite.
+            RunError: the run was trained on images alone.
         """
         points = _array(xyz, "segment_points")
         if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "iuf":

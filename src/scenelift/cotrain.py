@@ -28,6 +28,7 @@ from scenelift.losses import (
 )
 from scenelift.models.networks import Networks, Output
 from scenelift.switching import CLIP_ONLY, Sources, draw_targets
+from scenelift.types import IGNORE
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class StepResult:
         loss: the sum that was minimised.
         loss_image: cross-entropy of the 2D network.
         loss_points: cross-entropy of the 3D network.
+        pairs: how many pairs had a label to learn from; 0 throughout where there are images alone.
         loss_latent: eq. 7, ``None`` without latent consistency.
         source_image: share of the 2D network's labels by source.
         source_points: share of the 3D network's labels by source.
@@ -60,6 +62,7 @@ class StepResult:
     loss: float
     loss_image: float
     loss_points: float
+    pairs: int
     loss_latent: float | None
     source_image: dict[str, float]
     source_points: dict[str, float]
@@ -188,6 +191,7 @@ def _train_step(trainer: Trainer, batch: Batch, start: float) -> StepResult:
         loss=float(loss.detach()),
         loss_image=float(loss_image.detach()),
         loss_points=float(loss_points.detach()),
+        pairs=int((targets.pairs != IGNORE).sum()),
         loss_latent=None if latent is None else float(latent.loss.detach()),
         source_image=targets.share_image,
         source_points=targets.share_points,

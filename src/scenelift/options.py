@@ -11,8 +11,10 @@ from scenelift.device import resolve_device
 from scenelift.errors import ConfigError, DataError, RunError
 from scenelift.pipeline import Session
 from scenelift.progress import bars
-from scenelift.recipes import load, load_resolved
+from scenelift.recipes import load, load_resolved, recipe_names
 from scenelift.runfolder import RunFolder
+from scenelift.scenes.detect import detect_source
+from scenelift.scenes.registry import SOURCES
 from scenelift.teachers.registry import LABEL_TEACHERS, MASK_TEACHERS
 
 
@@ -83,7 +85,7 @@ def resolve_config(
     """The configuration that a command's options describe.
 
     Args:
-        data: ``"synthetic"`` or the folder of a capture.
+        data: ``"synthetic"``, or a folder of data in any layout that `detect_source` tells.
         recipe: method or ablation, by name or file.
         data_recipe: by name or file; ``None`` = the one that suits data and device.
         classes: comma-separated names, ``None`` = the data set's own.
@@ -94,14 +96,17 @@ def resolve_config(
 
     Raises:
         ConfigError: any of them is wrong.
+        DataError: there is no such folder.
     """
     synthetic = data == "synthetic"
+    source = "synthetic" if synthetic else _named_source(overrides) or detect_source(Path(data))
     if data_recipe is None:
-        on_cpu = resolve_device(device) == "cpu"
-        data_recipe = "synthetic" if synthetic else "capture_cpu" if on_cpu else "capture"
+        small = f"{source}_cpu"
+        fits = resolve_device(device) == "cpu" and small in recipe_names("data")
+        data_recipe = small if fits else source
     options: dict[str, object] = {"seed": seed}
     if not synthetic:
-        options["data"] = {"source": "capture", "path": data}
+        options["data"] = {"source": source, "path": data}
     if classes is not None:
         ClassTable.parse(classes)  # complains before anything is read
         options["classes"] = [name.strip() for name in classes.split(",") if name.strip()]
@@ -109,6 +114,14 @@ def resolve_config(
     config = load(recipe, overrides or (), data_recipe, options)
     teachers.check(config)
     return config
+
+
+def _named_source(overrides: list[str] | None) -> str | None:
+    """The source that ``--set data.source=NAME`` names, for folders that are taken for something else."""
+    named = [text.partition("=")[2].strip() for text in overrides or () if text.startswith("data.source=")]
+    if named and named[-1] not in SOURCES:
+        raise ConfigError(f"data.source: expected one of {', '.join(SOURCES)}, found {named[-1]!r}")
+    return named[-1] if named else None
 
 
 def open_session(

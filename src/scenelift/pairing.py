@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from scenelift.config import PairingConfig
 from scenelift.errors import DataError
-from scenelift.geometry import project
 from scenelift.types import F32, I64, Frame, Pairs
+
+BLOCK = 128
+"""Points that are passed over together when none of them can be in view."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +60,14 @@ def pair_points(
     Raises:
         DataError: depth is tested and a frame has no depth image.
     """
-    points = torch.tensor(points_world, device=device)
+    cloud = _Blocks(points_world, torch.device(device))
     point_rows: list[Tensor] = []
     uv_rows: list[Tensor] = []
     counts: list[int] = []
     for frame in frames:
-        camera = _Camera(frame, config, points.device)
-        seen = [camera.sees(part) for part in torch.split(points, chunk)]
-        index = torch.cat([seen_index + i * chunk for i, (seen_index, _) in enumerate(seen)])
+        index, pixel_uv = _Camera(frame, config, cloud.device).sees(cloud, max(1, chunk // BLOCK))
         point_rows.append(index.to(torch.int32).cpu())
-        uv_rows.append(torch.cat([uv for _, uv in seen]).cpu())
+        uv_rows.append(pixel_uv.cpu())
         counts.append(len(index))
     return Pairs(
         frame_index=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
@@ -85,15 +86,63 @@ def coverage(pairs: Pairs, num_frames: int, num_points: int) -> Coverage:
     )
 
 
+class _Blocks:
+    """A cloud cut into blocks of `BLOCK` neighbours, so that a camera may pass over most of it at a glance.
+
+    Attributes:
+        device: where it lies.
+        size: number of points.
+        axes: x, y and z, each (B, BLOCK) float64; NaN where the last block is not full.
+        index: (B, BLOCK) int64, which point of the cloud; N where the last block is not full.
+        middle: (B, 3) float64 of each block's box.
+        reach: (B, 3) float64, from the middle to the box's sides.
+    """
+
+    def __init__(self, points_world: F32, device: torch.device) -> None:
+        self.device, self.size = device, len(points_world)
+        points = torch.tensor(points_world, device=device)
+        finite = torch.isfinite(points).all(1)
+        order = torch.nonzero(finite).squeeze(1)
+        order = order[torch.argsort(_cell_keys(points[order]), stable=True)]
+        blocks = -(-len(order) // BLOCK)
+        padded = torch.full((blocks * BLOCK, 3), math.nan, dtype=torch.float64, device=device)
+        padded[: len(order)] = points[order].double()
+        self.axes = tuple(axis.contiguous() for axis in padded.view(blocks, BLOCK, 3).unbind(2))
+        filled = (0, blocks * BLOCK - len(order))
+        self.index = torch.nn.functional.pad(order, filled, value=self.size).view(blocks, BLOCK)
+        boxes = padded.view(blocks, BLOCK, 3)
+        low, high = boxes.nan_to_num(math.inf).amin(1), boxes.nan_to_num(-math.inf).amax(1)
+        self.middle, self.reach = (low + high) / 2, (high - low) / 2
+
+
+def _cell_keys(points: Tensor) -> Tensor:
+    """(N,) int64 keys that are near for points that are near: bits of x, y and z in turn (Morton order)."""
+    if not len(points):
+        return torch.zeros(0, dtype=torch.int64, device=points.device)
+    low, high = points.amin(0), points.amax(0)
+    cell = ((points - low) / (high - low).max().clamp(min=1e-9) * 1023).long().clamp(0, 1023)
+    for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
+        cell = (cell | (cell << shift)) & mask  # spreads ten bits so that two others fit between them
+    return cell[:, 0] << 2 | cell[:, 1] << 1 | cell[:, 2]
+
+
+def _nonzero(mask: Tensor) -> Tensor:
+    """(k,) int64: where a (n,) bool mask holds. On a CPU NumPy finds it eight times as fast as PyTorch."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return torch.nonzero(mask).squeeze(1)
+
+
 class _Camera:
     """One frame's camera and depth test on the device."""
 
     def __init__(self, frame: Frame, config: PairingConfig, device: torch.device) -> None:
         self.height, self.width = frame.height, frame.width
-        self.intrinsics = torch.tensor(frame.intrinsics, device=device)
-        self.cam_from_world = torch.tensor(frame.cam_from_world, device=device)
+        self.intrinsics, self.cam_from_world = frame.intrinsics, frame.cam_from_world
         self.min_depth_m = config.min_depth_m
         self.absolute_m, self.ratio = 0.0, 0.0
+        self.far_m = math.inf
+        """Beyond this nothing agrees with any measured depth."""
         self.depth_m: Tensor | None = None
         if config.depth_test == "none":
             return
@@ -102,24 +151,64 @@ class _Camera:
                 f"frame {frame.key}: expected a depth image because pairing.depth_test={config.depth_test}, "
                 "found none; set pairing.depth_test=none for data without depth"
             )
-        self.depth_m = torch.tensor(frame.depth_m, device=device).double()
+        # PyTorch shares memory with arrays that may be written to only
+        own = frame.depth_m if frame.depth_m.flags.writeable else frame.depth_m.copy()
+        self.depth_m = torch.from_numpy(np.ascontiguousarray(own)).to(device)
         if config.depth_test == "absolute":
             self.absolute_m = config.depth_tolerance_m
         else:
             self.ratio = config.depth_tolerance_ratio
+        if self.ratio < 1:
+            self.far_m = (float(self.depth_m.max()) + self.absolute_m) / (1 - self.ratio)
 
-    def sees(self, points_world: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of (n, 3) float32 points are seen: their indices (k,) int64 and pixels (k, 2) float32."""
-        pixel_uv, z_m = project(points_world.double(), self.intrinsics, self.cam_from_world)
+    def sees(self, cloud: _Blocks, blocks_at_a_time: int) -> tuple[Tensor, Tensor]:
+        """Which points are seen: their indices (k,) int64, ascending, and pixels (k, 2) float32."""
+        # One slot more than there are points: what fills up the last block is noted there.
+        seen = torch.zeros(cloud.size + 1, dtype=torch.bool, device=cloud.device)
+        u, v = torch.empty(2, cloud.size + 1, device=cloud.device)
+        for blocks in torch.split(self._blocks_in_view(cloud), blocks_at_a_time):
+            self._test(cloud, blocks, seen, u, v)
+        index = _nonzero(seen[:-1])
+        return index, torch.stack((u.index_select(0, index), v.index_select(0, index)), 1)
+
+    def _blocks_in_view(self, cloud: _Blocks) -> Tensor:
+        """(b,) int64: the blocks that may hold a point in view; those wholly beyond a side of it do not."""
+        # Inside the image is u + ½ >= 0, that is fx x + skew y + (cx + ½) z >= 0, and so on; a margin of one
+        # pixel makes up for rounding.
+        (fx, skew, cx), (_, fy, cy), _ = self.intrinsics
+        sides_cam = np.array(
+            [
+                [0.0, 0.0, 1.0],
+                [fx, skew, cx + 1.5],
+                [-fx, -skew, self.width + 0.5 - cx],
+                [0.0, fy, cy + 1.5],
+                [0.0, -fy, self.height + 0.5 - cy],
+            ]
+        )
+        sides_world = torch.from_numpy(sides_cam @ self.cam_from_world[:3]).to(cloud.device)
+        normal, offset = sides_world[:, :3], sides_world[:, 3]
+        best = cloud.middle @ normal.T + cloud.reach @ normal.abs().T + offset
+        nearest_m = cloud.middle @ normal[0] - cloud.reach @ normal[0].abs() + offset[0]
+        return _nonzero((best >= 0).all(1) & (nearest_m <= self.far_m + 1e-6))
+
+    def _test(self, cloud: _Blocks, blocks: Tensor, seen: Tensor, u_of: Tensor, v_of: Tensor) -> None:
+        """Test the points of some blocks; note in (N + 1,) tensors whether they are seen, and where."""
+        x, y, z = (axis.index_select(0, blocks).view(-1) for axis in cloud.axes)
+        # As `geometry.transform`, but with an axis in a row, which is several times as fast.
+        x, y, z = (x * a + y * b + z * c + d for a, b, c, d in self.cam_from_world[:3].tolist())
+        (fx, skew, cx), (_, fy, cy), _ = self.intrinsics.tolist()
+        x, y = x / z, y / z
         # Bounds are tested on what is stored, rounded as `Pairs.rowcol` rounds it: a pixel just inside the
         # image in float64 could be the next one in float32.
-        stored_uv = pixel_uv.float()
-        column, row = torch.floor(stored_uv + 0.5).unbind(-1)
-        inside = (column >= 0) & (column < self.width) & (row >= 0) & (row < self.height)
-        index = torch.nonzero(inside & (z_m > self.min_depth_m)).squeeze(1)
+        u, v = (x * fx + y * skew + cx).float(), (y * fy + cy).float()
+        column, row = torch.floor(u + 0.5), torch.floor(v + 0.5)
+        sees = (column >= 0) & (column < self.width) & (row >= 0) & (row < self.height)
+        sees &= z > self.min_depth_m
         if self.depth_m is not None:
-            measured_m = self.depth_m[row[index].long(), column[index].long()]
-            tolerance_m = self.absolute_m + self.ratio * z_m[index]
-            agrees = (measured_m > 0) & ((measured_m - z_m[index]).abs() <= tolerance_m)
-            index = index[agrees]
-        return index, stored_uv[index]
+            pixel = (row.long() * self.width + column.long()).clamp_(0, self.depth_m.numel() - 1)
+            there_m = self.depth_m.view(-1).index_select(0, pixel).double()
+            sees &= (there_m > 0) & ((there_m - z).abs_() <= self.absolute_m + self.ratio * z)
+        index = cloud.index.index_select(0, blocks).view(-1)
+        seen.scatter_(0, index, sees)
+        u_of.scatter_(0, index, u)
+        v_of.scatter_(0, index, v)

@@ -157,7 +157,8 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
         state, _, about = checkpoint.read_networks(folder.networks)
         if about["digest"] == digest:
             networks.load_state_dict(state)
-            return NetworkPair(networks, text, config, session.device, digest)
+            knows_points = about.get("knows_points", True)
+            return NetworkPair(networks, text, config, session.device, digest, knows_points)
     steps = steps_per_epoch(config, len(store.names))
     trainer = Trainer(networks, config, text, steps, session.device)
     stage1 = cache_key("stage1", of=_digest(config, annotations, names, _STAGE1, start))
@@ -175,8 +176,10 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
                 log.flush()
                 checkpoint.save_training(folder.checkpoint, trainer, digest)
             advance(f"loss {result.loss:.2f}")
+    knows_points = any(record.get("pairs", 1) for record in records)
     about = {
         "digest": digest,
+        "knows_points": knows_points,
         "config": config.model_dump(mode="json"),
         "classes": list(session.classes.names),
         "prompts": [list(phrases) for phrases in session.classes.prompts],
@@ -184,7 +187,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
         "target_dim": target_dim,
     }
     checkpoint.save_networks(folder.networks, networks, text, about)
-    return NetworkPair(networks, text, config, session.device, digest)
+    return NetworkPair(networks, text, config, session.device, digest, knows_points)
 
 
 _STAGE1 = ("seed", "data", "networks", "augment", "train", "latent", "refine.clip")
@@ -344,7 +347,7 @@ def write_predictions(
     if done.get("digest") != digest:
         done = {"digest": digest, "scenes": {}}
     write_legend(out / "legend.svg", session.classes)
-    left = [n for n in names if n not in done["scenes"] or not (out / safe_name(n) / "points.ply").is_file()]
+    left = [name for name in names if not _is_written(out / safe_name(name), done["scenes"].get(name))]
     with session.progress("predict", len(names), len(names) - len(left)) as advance:
         for name in left:
             scene = session.source.scene(name)
@@ -352,6 +355,13 @@ def write_predictions(
             write_json(done_file, done)
             advance(name)
     return _shares([done["scenes"][name] for name in names], session.classes)
+
+
+def _is_written(folder: Path, counts: dict[str, list[int]] | None) -> bool:
+    """Whether a scene's predictions still lie there; images alone have no cloud among them."""
+    if counts is None:
+        return False
+    return (folder / "points.ply").is_file() if any(counts["3D"]) else folder.is_dir()
 
 
 def _predict_scene(
@@ -364,9 +374,11 @@ def _predict_scene(
         write_label_png(out / "labels" / f"{file}.png", prediction.labels, classes)
         write_jpeg(out / "overlays" / f"{file}.jpg", overlay(frame.image, prediction.labels, classes))
         count_2d += np.bincount(prediction.labels.reshape(-1), minlength=256)
-    points = predictor.points(scene)
-    write_labelled_ply(out / "points.ply", scene.points_world, points.labels, points.confidence, classes)
-    count_3d = np.bincount(points.labels, minlength=256)
+    count_3d = np.zeros(256, np.int64)
+    if predictor.can_label(scene):
+        points = predictor.points(scene)
+        write_labelled_ply(out / "points.ply", scene.points_world, points.labels, points.confidence, classes)
+        count_3d = np.bincount(points.labels, minlength=256)
     return {"2D": count_2d[: len(classes)].tolist(), "3D": count_3d[: len(classes)].tolist()}
 
 
@@ -374,7 +386,8 @@ def _shares(counts: Sequence[dict[str, list[int]]], classes: ClassTable) -> dict
     shares: dict[str, dict[str, float]] = {}
     for kind in ("2D", "3D"):
         total = [sum(item[kind][index] for item in counts) for index in range(len(classes))]
-        labelled = max(1, sum(total))
+        if not (labelled := sum(total)):
+            continue  # images alone, or clouds alone
         shares[kind] = {name: n / labelled for name, n in zip(classes.names, total, strict=True)}
     return shares
 

@@ -31,12 +31,19 @@ class NetworkPair:
         config: how points become voxels.
         device: where to compute.
         digest: of everything they were trained from.
+        knows_points: whether the 3D network was trained; after images alone it is as it was drawn.
     """
 
     def __init__(
-        self, networks: Networks, text: Tensor, config: Config, device: str = "cpu", digest: str = ""
+        self,
+        networks: Networks,
+        text: Tensor,
+        config: Config,
+        device: str = "cpu",
+        digest: str = "",
+        knows_points: bool = True,
     ) -> None:
-        self.digest = digest
+        self.digest, self.knows_points = digest, knows_points
         self.networks = networks.to(device).eval()
         self.text = text.to(device)
         self.config = config.networks.points
@@ -55,9 +62,18 @@ class NetworkPair:
 
     @torch.no_grad()
     def point_probabilities(self, points_xyz: F32, rgb: U8 | None) -> Tensor:
-        """(N, 3) float32 points in metres, z up, and (N, 3) uint8 colours to (N, C) float32 probabilities."""
+        """(N, 3) float32 points in metres, z up, and (N, 3) uint8 colours to (N, C) float32 probabilities.
+
+        Raises:
+            RunError: the 3D network was never trained.
+        """
         if not len(points_xyz):
             return self.text.new_zeros(0, len(self.text))
+        if not self.knows_points:
+            raise RunError(
+                "expected a 3D network that was trained, found one of a run on images alone; "
+                "train on data with clouds to label points"
+            )
         middle = (points_xyz.min(0) + points_xyz.max(0)) / 2  # as in training: far origins fit too
         points = torch.from_numpy(points_xyz - middle).to(self.device)
         one = torch.zeros(len(points), dtype=torch.int64, device=self.device)
@@ -85,6 +101,11 @@ class Predictor:
         needs_annotations = wanted.source == "teacher" or wanted.post_refine or wanted.ensemble
         if needs_annotations and annotations is None:
             raise RunError("predict: this recipe needs the teachers' answers; run `scenelift annotate` first")
+
+    def can_label(self, scene: Scene) -> bool:
+        """Whether there is a cloud, and anything that knows of clouds."""
+        asks_networks = self._config.predict.source == "networks" and self._pair is not None
+        return len(scene.points_world) > 0 and not (asks_networks and not self._networks.knows_points)
 
     def frames(self, scene: Scene) -> Iterator[tuple[str, Prediction]]:
         """The prediction of each frame, in order, with its name."""

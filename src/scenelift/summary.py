@@ -96,7 +96,11 @@ def pictures(
     in_3d: list[Picture] = []
     for number, name in enumerate(names[: max(frames, scenes)]):
         scene = source.scene(name)
-        if number < scenes:
+        if (
+            number < scenes
+            and len(scene.points_world)
+            and all(p.can_label(scene) for p in predictors.values())
+        ):
             in_3d.append(_cloud_row(scene, source, classes, predictors))
         share = -(-frames // min(frames, len(names)))  # one scene alone shows several of its frames
         if len(in_2d) < frames and len(scene.frames):

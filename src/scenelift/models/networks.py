@@ -63,6 +63,9 @@ class Networks(nn.Module):
         return Output(features, self.image_head.forward_map(features, text))
 
     def run_points(self, coords: Tensor, inputs: Tensor, text: Tensor) -> Output:
-        """Features and logits of (V, 4) voxels with (V, C_in) inputs."""
-        features = self.points(coords, inputs)
+        """Features and logits of (V, 4) voxels with (V, C_in) inputs; no voxels have none of either."""
+        if not len(coords):  # images alone: batch normalisation could not make anything of it
+            features = inputs.new_zeros(0, self.points.out_channels)
+        else:
+            features = self.points(coords, inputs)
         return Output(features, self.points_head(features, text))
