@@ -124,8 +124,8 @@ class KittiData(Section):
 
     source: Literal["kitti"] = "kitti"
     path: str
-    cameras: tuple[str, ...] = ("image_2",)
-    """Which of the cameras; KITTI-360 calls them image_00 and image_01."""
+    cameras: tuple[str, ...] | None = None
+    """Such as image_2, image_3 (KITTI-360: image_00, image_01); None = the left colour camera alone."""
     image_size: ImageSize | None = None
 
 
