@@ -292,8 +292,8 @@ class NuImagesTruth:
                 row = read_row(table, _Annotation, offset, length)
                 if row.sample_data_token != version.images.tokens[number]:
                     raise DataError(
-                        f"expected an annotation of {scene} at byte {offset:,} of {table}, "
-                        "found another image's; the table changed while it was in use: open the data set again"
+                        f"expected an annotation of {scene} at byte {offset:,} of {table}, found another "
+                        "image's; the table changed while it was in use: open the data set again"
                     )
                 if row.mask is None:
                     continue

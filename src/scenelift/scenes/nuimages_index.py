@@ -231,8 +231,9 @@ def _read_images(version: Version) -> KeyImages:
         matrix = matrices[camera.token]
         if matrix is None:
             raise DataError(
-                f"expected camera_intrinsic [fx s cx; 0 fy cy; 0 0 1] in {version.table('calibrated_sensor')} "
-                f"for {camera.token[:40]!r}, found {str(camera.camera_intrinsic)[:80]}; download the tables again"
+                f"expected camera_intrinsic [fx s cx; 0 fy cy; 0 0 1] of {camera.token[:40]!r} in "
+                f"{version.table('calibrated_sensor')}, found {str(camera.camera_intrinsic)[:80]}; "
+                "download the tables again"
             )
         channels.append(sensors[camera.sensor_token])
         intrinsics.append(matrix)

@@ -21,7 +21,12 @@ Item = TypeVar("Item")
 PIECE_BYTES = 4 << 20
 """Text decoded at a time."""
 
+_MOST_BYTES = 256 << 20
+"""No row is larger: what cannot be decoded by then is damaged, and the rest of the file is left alone."""
+
 _SPACE = b" \t\r\n"
+_FAULTS = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What msgspec raises; bytes that are no UTF-8 are none of its own errors."""
 
 
 def read_rows(path: Path, row: type[Row], piece_bytes: int = PIECE_BYTES) -> Iterator[list[Row]]:
@@ -69,7 +74,7 @@ def read_placed_rows(path: Path, row: type[Row], piece_bytes: int = PIECE_BYTES)
         for raw in raws:
             try:
                 rows.append(decoder.decode(raw))
-            except (msgspec.DecodeError, RecursionError) as error:
+            except _FAULTS as error:
                 raise _malformed(path, place + end, one_line(error)) from error
             start = text.index(b"{", end)  # between two objects are only a comma and spaces
             end = start + memoryview(raw).nbytes
@@ -116,7 +121,7 @@ def _cut(
     """Cut the text where one object ends and the next begins: byte in the file, text, and its items.
 
     A cut inside a string or a nested array leaves a piece that is no JSON, so a piece that cannot be decoded
-    is tried again with more text; what cannot be decoded with all the rest of the file is damaged.
+    is tried again with more text; what cannot be decoded with `_MOST_BYTES` or all the rest is damaged.
     """
     head = stream.read(piece_bytes)
     rest = head.lstrip(_SPACE + b"\xef\xbb\xbf")
@@ -142,11 +147,14 @@ def _cut(
         if cut >= 0:
             try:
                 rows = decoder.decode(b"[" + rest[: cut + 1] + b"]")
-            except msgspec.ValidationError as error:
+            except (msgspec.ValidationError, UnicodeError, RecursionError) as error:
                 raise _malformed(path, place, one_line(error)) from error
-            except msgspec.DecodeError:
-                pass
+            except msgspec.DecodeError as error:
+                if wanted >= _MOST_BYTES:
+                    raise _malformed(path, place, one_line(error)) from error
         if rows is None:
+            if wanted >= _MOST_BYTES:
+                raise _malformed(path, place, f"no object ends in {wanted:,} bytes")
             wanted *= 2
             continue
         yield place, rest, rows
@@ -158,7 +166,7 @@ def _cut(
 def _decode(decoder: msgspec.json.Decoder[list[Item]], text: bytes, path: Path, place: int) -> list[Item]:
     try:
         return decoder.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _FAULTS as error:
         raise _malformed(path, place, one_line(error)) from error
 
 
