@@ -40,6 +40,13 @@ _IMAGE = "a PNG or JPEG image"
 MAX_PIXELS = 1 << 27
 """Images that claim more pixels than this (134 million) are refused before anything is decoded."""
 
+_MOST_PACKED = 1032
+"""Bytes that one byte unpacks to at most: deflate's limit. JPEG spends a bit or more on 64 pixels: 512."""
+
+# Warnings, of damaged EXIF data, are raised where a program makes them errors.
+IMAGE_FAULTS = (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error, Warning)
+"""What Pillow's readers raise on damaged files."""
+
 _TEMP_PREFIX = ".scenelift-tmp."
 _HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
 _ABANDONED_S = 24 * 3600.0
@@ -270,9 +277,12 @@ def decode_image(
             PngImageFile(io.BytesIO(data)).verify()  # checksums: load() alone overlooks flipped bits
         image = plugin(io.BytesIO(data))
         if image.width * image.height <= MAX_PIXELS and shape in (None, (image.height, image.width)):
-            image.load()
-            return image
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error) as error:
+            least_bits = {"1": 1, "P": 1, "L": 2}.get(image.mode, 8) if plugin is PngImageFile else 8
+            if image.width * image.height * least_bits <= 8 * _MOST_PACKED * len(data):
+                image.load()
+                return image
+            raise ValueError(f"{image.width} × {image.height} pixels cannot be in {len(data):,} bytes")
+    except IMAGE_FAULTS as error:
         raise DataError(
             f"expected {what} at {where}, found it truncated or damaged ({error}); copy or export it again"
         ) from error

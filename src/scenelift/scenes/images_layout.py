@@ -80,7 +80,8 @@ def find_images(folder: Path) -> dict[str, ImageFolder]:
     if not any(images.files for images in found.values()):
         names = some(sorted(_listing(folder)), 5) or "an empty folder"
         raise DataError(
-            f"expected images (.jpg or .png) in {folder} or its train/ and val/, found {names}; check the path"
+            f"expected images (.jpg or .png) in {folder} or its train/ and val/, found {names}; "
+            "check the path"
         )
     return found
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from scenelift.errors import DataError, one_line
-from scenelift.files import decode_image, read_bytes
+from scenelift.files import IMAGE_FAULTS, decode_image, read_bytes
 from scenelift.types import U8
 
 
@@ -51,7 +49,7 @@ def read_image_shape(path: Path) -> tuple[int, int]:
                     return image.height, image.width
     except FileNotFoundError:
         raise DataError(f"expected an image at {path}, found no such file; check the path") from None
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error) as error:
+    except IMAGE_FAULTS as error:
         raise DataError(
             f"expected a PNG or JPEG image at {path}, found it truncated or damaged ({one_line(error)}); "
             "copy or export it again"
