@@ -34,8 +34,11 @@ def _images(folder: Path) -> bool:
     """Images and nothing that would place them: a folder of them, or a train/ and val/."""
     if any((folder / name).exists() for name in ("color", "pose", "transforms.json", "groundtruth.txt")):
         return False
-    places = [folder] + [folder / split for split in ("train", "val", "images") if (folder / split).is_dir()]
-    names = [path.name for place in places for path in place.iterdir() if path.is_file()]
+    below = ("train", "val", "images", "images/train", "images/val")
+    places = [folder] + [folder / name for name in below if (folder / name).is_dir()]
+    names = [
+        path.name for place in places for path in place.iterdir() if path.name[0] != "." and path.is_file()
+    ]
     pictures = [name for name in names if name.lower().endswith((".png", ".jpg", ".jpeg"))]
     posed = any(name.startswith("frame-") or ".pose." in name for name in names)
     return bool(pictures) and not posed and not (folder / "depth").is_dir()

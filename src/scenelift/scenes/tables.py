@@ -7,19 +7,26 @@ at a time, so memory holds what the caller keeps and not the table.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
 from scenelift.errors import DataError, one_line
 
 Row = TypeVar("Row", bound=msgspec.Struct)
+Item = TypeVar("Item")
 
 PIECE_BYTES = 4 << 20
 """Text decoded at a time."""
 
+_MOST_BYTES = 256 << 20
+"""No row is larger: what cannot be decoded by then is damaged, and the rest of the file is left alone."""
+
 _SPACE = b" \t\r\n"
+_FAULTS = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What msgspec raises; bytes that are no UTF-8 are none of its own errors."""
 
 
 def read_rows(path: Path, row: type[Row], piece_bytes: int = PIECE_BYTES) -> Iterator[list[Row]]:
@@ -36,9 +43,69 @@ def read_rows(path: Path, row: type[Row], piece_bytes: int = PIECE_BYTES) -> Ite
     Raises:
         DataError: missing, unreadable, no such array, a field missing or of another type; with the place.
     """
+    for _, _, rows in _pieces(path, msgspec.json.Decoder(list[row]), piece_bytes):  # type: ignore[valid-type]
+        yield rows
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedRows:
+    """Rows and where they stand in the file.
+
+    Attributes:
+        rows: in the order of the file.
+        offsets: byte at which each row's object begins.
+        lengths: bytes of each object, from ``{`` to ``}``.
+    """
+
+    rows: list[Any]
+    offsets: list[int]
+    lengths: list[int]
+
+
+def read_placed_rows(path: Path, row: type[Row], piece_bytes: int = PIECE_BYTES) -> Iterator[PlacedRows]:
+    """As `read_rows`, and where each row stands: so that a table need not be kept to find a row again.
+
+    Raises:
+        DataError: as `read_rows`.
+    """
+    decoder = msgspec.json.Decoder(row)
+    for place, text, raws in _pieces(path, msgspec.json.Decoder(list[msgspec.Raw]), piece_bytes):
+        rows, offsets, lengths, end = [], [], [], 0
+        for raw in raws:
+            try:
+                rows.append(decoder.decode(raw))
+            except _FAULTS as error:
+                raise _malformed(path, place + end, one_line(error)) from error
+            start = text.index(b"{", end)  # between two objects are only a comma and spaces
+            end = start + memoryview(raw).nbytes
+            offsets.append(place + start)
+            lengths.append(end - start)
+        yield PlacedRows(rows, offsets, lengths)
+
+
+def read_row(path: Path, row: type[Row], offset: int, length: int) -> Row:
+    """One row of a table, read from where `read_placed_rows` found it.
+
+    Raises:
+        DataError: the table cannot be read, or there is no such row any more.
+    """
     try:
         with path.open("rb") as stream:
-            yield from _rows(stream, path, msgspec.json.Decoder(list[row]), piece_bytes)  # type: ignore[valid-type]
+            stream.seek(offset)
+            return msgspec.json.decode(stream.read(length), type=row)
+    except (OSError, OverflowError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"expected a row of a table at byte {offset:,} of {path}, found another content than when it was "
+            f"first read: {one_line(error)}; open the data set again, or download the table again"
+        ) from error
+
+
+def _pieces(
+    path: Path, decoder: msgspec.json.Decoder[list[Item]], piece_bytes: int
+) -> Iterator[tuple[int, bytes, list[Item]]]:
+    try:
+        with path.open("rb") as stream:
+            yield from _cut(stream, path, decoder, piece_bytes)
     except FileNotFoundError:
         raise DataError(f"expected a table at {path}, found no such file; check the path") from None
     except OSError as error:
@@ -48,18 +115,20 @@ def read_rows(path: Path, row: type[Row], piece_bytes: int = PIECE_BYTES) -> Ite
         ) from error
 
 
-def _rows(
-    stream: BinaryIO, path: Path, decoder: msgspec.json.Decoder[list[Row]], piece_bytes: int
-) -> Iterator[list[Row]]:
-    """Cut the text where one object ends and the next begins.
+def _cut(
+    stream: BinaryIO, path: Path, decoder: msgspec.json.Decoder[list[Item]], piece_bytes: int
+) -> Iterator[tuple[int, bytes, list[Item]]]:
+    """Cut the text where one object ends and the next begins: byte in the file, text, and its items.
 
     A cut inside a string or a nested array leaves a piece that is no JSON, so a piece that cannot be decoded
-    is tried again with more text; what cannot be decoded with all the rest of the file is damaged.
+    is tried again with more text; what cannot be decoded with `_MOST_BYTES` or all the rest is damaged.
     """
-    rest = stream.read(piece_bytes).lstrip(_SPACE + b"\xef\xbb\xbf")
+    head = stream.read(piece_bytes)
+    rest = head.lstrip(_SPACE + b"\xef\xbb\xbf")
     if not rest.startswith(b"["):
         raise _malformed(path, 0, "it does not begin with [")
-    rest, place, wanted = rest[1:], 1, piece_bytes
+    place, wanted = len(head) - len(rest) + 1, piece_bytes
+    rest = rest[1:]
     while True:
         more = stream.read(max(0, wanted - len(rest)))
         rest += more
@@ -67,7 +136,7 @@ def _rows(
             end = rest.rstrip(_SPACE)
             if not end.endswith(b"]"):
                 raise _malformed(path, place, "it is cut off: it does not end with ]")
-            yield _decode(decoder, b"[" + end, path, place)
+            yield place, rest, _decode(decoder, b"[" + end, path, place)
             return
         cut = rest.rfind(b"}", 0, len(rest))
         tail = rest[cut + 1 :].lstrip(_SPACE) if cut >= 0 else b""
@@ -78,22 +147,26 @@ def _rows(
         if cut >= 0:
             try:
                 rows = decoder.decode(b"[" + rest[: cut + 1] + b"]")
-            except msgspec.ValidationError as error:
+            except (msgspec.ValidationError, UnicodeError, RecursionError) as error:
                 raise _malformed(path, place, one_line(error)) from error
-            except msgspec.DecodeError:
-                pass
+            except msgspec.DecodeError as error:
+                if wanted >= _MOST_BYTES:
+                    raise _malformed(path, place, one_line(error)) from error
         if rows is None:
+            if wanted >= _MOST_BYTES:
+                raise _malformed(path, place, f"no object ends in {wanted:,} bytes")
             wanted *= 2
             continue
-        yield rows
-        rest = rest[cut + 1 :].lstrip(_SPACE)[1:]
-        place, wanted = place + cut + 1, piece_bytes
+        yield place, rest, rows
+        tail = rest[cut + 1 :].lstrip(_SPACE)[1:]
+        place, wanted = place + len(rest) - len(tail), piece_bytes
+        rest = tail
 
 
-def _decode(decoder: msgspec.json.Decoder[list[Row]], text: bytes, path: Path, place: int) -> list[Row]:
+def _decode(decoder: msgspec.json.Decoder[list[Item]], text: bytes, path: Path, place: int) -> list[Item]:
     try:
         return decoder.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _FAULTS as error:
         raise _malformed(path, place, one_line(error)) from error
 
 
