@@ -23,6 +23,7 @@ from scenelift.config_data import NuScenesData
 from scenelift.errors import DataError
 from scenelift.files import read_rgb, safe_name
 from scenelift.scenes import Findings
+from scenelift.scenes.nuscenes_columns import Tables
 from scenelift.scenes.nuscenes_files import (
     inverse,
     matrix,
@@ -35,7 +36,6 @@ from scenelift.scenes.nuscenes_files import (
 from scenelift.scenes.nuscenes_findings import find_problems
 from scenelift.scenes.nuscenes_index import open_tables
 from scenelift.scenes.nuscenes_labels import NUSCENES16, split_scenes
-from scenelift.scenes.nuscenes_tables import Tables
 from scenelift.scenes.nuscenes_truth import NuScenesTruth
 from scenelift.scenes.resize import resize_image
 from scenelift.scenes.rgbd import scale_intrinsics

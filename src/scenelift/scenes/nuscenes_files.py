@@ -18,8 +18,8 @@ import numpy as np
 from scenelift.errors import DataError
 from scenelift.files import read_bytes
 from scenelift.scenes.index import remembered
+from scenelift.scenes.nuscenes_columns import Tables
 from scenelift.scenes.nuscenes_labels import RAW_NAMES
-from scenelift.scenes.nuscenes_tables import Tables
 from scenelift.types import F32, F64, U8, Bool
 
 _POINT_BYTES = 20

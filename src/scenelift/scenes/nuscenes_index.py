@@ -15,7 +15,8 @@ from safetensors.numpy import save
 from scenelift.errors import OutputError
 from scenelift.files import atomic_write
 from scenelift.scenes.index import index_path, stamp
-from scenelift.scenes.nuscenes_tables import Strings, Tables, read_tables, table_files
+from scenelift.scenes.nuscenes_columns import Strings, Tables
+from scenelift.scenes.nuscenes_tables import read_tables, table_files
 
 _KIND = "nuscenes-tables-1"
 _ARRAYS = (

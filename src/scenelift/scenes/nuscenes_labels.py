@@ -121,8 +121,8 @@ def split_scenes(version: str, split: str, scene_names: Sequence[str]) -> Mappin
         scene_names: the scenes of the tables.
 
     Returns:
-        Scene names by ``train`` and ``val``; test scenes stand under ``val``, without labels. ``None`` when no
-        scene is in any official list: then these are data of someone's own, without a split.
+        Scene names by ``train`` and ``val``; test scenes stand under ``val``, without labels. ``None`` when
+        no scene is in any official list: then these are data of someone's own, without a split.
     """
     lists = _splits()
     if not any(name in lists[part] for part in ("train", "val", "test") for name in scene_names):

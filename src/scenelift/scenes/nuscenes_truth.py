@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from scenelift.errors import DataError
+from scenelift.scenes.nuscenes_columns import Tables
 from scenelift.scenes.nuscenes_files import (
     count_points,
     previous_rows,
@@ -15,7 +16,7 @@ from scenelift.scenes.nuscenes_files import (
     read_sweep,
 )
 from scenelift.scenes.nuscenes_labels import NUSCENES16, category_fault, nuscenes16_from_raw
-from scenelift.scenes.nuscenes_tables import Tables, relative
+from scenelift.scenes.nuscenes_tables import relative
 from scenelift.types import IGNORE, U8, FrameTruth, SceneTruth
 
 

@@ -6,6 +6,7 @@ at a time, so memory holds what the caller keeps and not the table.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -19,7 +20,13 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 PIECE_BYTES = 4 << 20
 """Text decoded at a time."""
 
+_LARGEST_ROW_BYTES = 256 << 20
+"""A fault that swallows the ends of rows is one when no row ends within so much text."""
+
 _SPACE = b" \t\r\n"
+_DAMAGED = (msgspec.ValidationError, UnicodeDecodeError, RecursionError)
+"""What is wrong with a piece wherever it was cut."""
+_FAULT_BYTE = re.compile(r"\(byte (\d+)\)")
 
 
 def read_rows(path: Path, row: type[Row], piece_bytes: int = PIECE_BYTES) -> Iterator[list[Row]]:
@@ -56,7 +63,9 @@ def _rows(
     A cut inside a string or a nested array leaves a piece that is no JSON, so a piece that cannot be decoded
     is tried again with more text; what cannot be decoded with all the rest of the file is damaged.
     """
-    rest = stream.read(piece_bytes).lstrip(_SPACE + b"\xef\xbb\xbf")
+    rest = b""
+    while not rest and (more := stream.read(piece_bytes)):
+        rest = more.lstrip(_SPACE + b"\xef\xbb\xbf")
     if not rest.startswith(b"["):
         raise _malformed(path, 0, "it does not begin with [")
     rest, place, wanted = rest[1:], 1, piece_bytes
@@ -78,11 +87,16 @@ def _rows(
         if cut >= 0:
             try:
                 rows = decoder.decode(b"[" + rest[: cut + 1] + b"]")
-            except msgspec.ValidationError as error:
+            except _DAMAGED as error:
                 raise _malformed(path, place, one_line(error)) from error
-            except msgspec.DecodeError:
-                pass
+            except msgspec.DecodeError as error:
+                # Too early a cut shows at the very end; a fault before it stays one whatever follows.
+                fault = _FAULT_BYTE.search(str(error))
+                if fault and int(fault[1]) < cut:
+                    raise _malformed(path, place + int(fault[1]) - 1, one_line(error)) from error
         if rows is None:
+            if wanted > max(_LARGEST_ROW_BYTES, piece_bytes):
+                raise _malformed(path, place, f"no row ends within {wanted >> 20:,} MiB of it")
             wanted *= 2
             continue
         yield rows
@@ -93,7 +107,7 @@ def _rows(
 def _decode(decoder: msgspec.json.Decoder[list[Row]], text: bytes, path: Path, place: int) -> list[Row]:
     try:
         return decoder.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, *_DAMAGED) as error:
         raise _malformed(path, place, one_line(error)) from error
 
 
