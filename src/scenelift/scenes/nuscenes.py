@@ -92,8 +92,8 @@ class NuScenes:
 
     @property
     def truth(self) -> NuScenesTruth | None:
-        """lidarseg labels; ``None`` where the version has no lidarseg table, as v1.0-test."""
-        if not (self.folder / self.version / "lidarseg.json").is_file():
+        """lidarseg labels; ``None`` where the version has no lidarseg table, or an empty one as v1.0-test."""
+        if not (self.folder / self.version / "lidarseg.json").is_file() or not self.tables.labelled:
             return None
         return NuScenesTruth(self.folder, self.version, self.tables, self.samples, self.config.sweeps)
 

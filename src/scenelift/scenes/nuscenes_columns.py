@@ -55,7 +55,7 @@ class Tables:
         channels: LIDAR_TOP, then the cameras by name.
         folders: folders of the files, relative to the data set.
         categories: ``index`` by name of the categories that have one.
-        labelled: whether there is a lidarseg table.
+        labelled: whether there is a lidarseg table with rows.
         sample_scene: (S,) int32, index into ``scene_names``; samples are sorted by scene, then by time.
         sample_index: (S,) int32, the sample's place in its scene.
         sample_row: (S, C) int32, row of the channel's key frame, -1 where there is none.

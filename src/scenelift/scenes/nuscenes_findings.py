@@ -145,7 +145,10 @@ def _labels(source: _Source, counts: dict[str, int]) -> list[Problem]:
     if not tables.labelled:
         if "test" in source.version:
             return []
-        what, mend = "there is no lidarseg.json, so nothing can be evaluated", "download nuScenes-lidarseg"
+        what, mend = (
+            "there are no labels in lidarseg.json, so nothing can be evaluated",
+            "download nuScenes-lidarseg",
+        )
         return [Problem("warning", what, str(folder), mend)]
     problems = []
     if fault := category_fault(tables.categories):

@@ -112,7 +112,7 @@ def read_tables(folder: Path, sweeps: bool) -> Tables:
         channels=sensors.channels,
         folders=tuple(rows.folders),
         categories=_categories(folder),
-        labelled=labels is not None,
+        labelled=bool(labels),
         sample_scene=samples.scene,
         sample_index=samples.index,
         sample_row=rows.sample_row,
@@ -126,7 +126,7 @@ def read_tables(folder: Path, sweeps: bool) -> Tables:
         sensor_poses=sensors.poses,
         sensor_intrinsics=sensors.intrinsics,
         lidar_token=Strings.of(rows.lidar_token),
-        lidarseg_file=Strings.of((labels or {}).get(token, "") for token in rows.lidar_token),
+        lidarseg_file=Strings.of(labels.get(token, "") for token in rows.lidar_token),
     )
 
 
@@ -302,11 +302,11 @@ def _ego_poses(path: Path, wanted: Mapping[str, int]) -> F64:
     return checked_poses(poses, path)
 
 
-def _lidarseg(folder: Path) -> dict[str, str] | None:
-    """Label file by sample_data token; ``None`` without the table."""
+def _lidarseg(folder: Path) -> dict[str, str]:
+    """Label file by sample_data token; nothing without the table, or with v1.0-test's empty one."""
     path = folder / "lidarseg.json"
     if not path.is_file():
-        return None
+        return {}
     return {row.sample_data_token: row.filename for part in read_rows(path, _Lidarseg) for row in part}
 
 
