@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,12 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 @pytest.fixture
-def tree(original: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tree]:
+def tree(original: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     """A copy to be damaged."""
     monkeypatch.setenv("SCENELIFT_INDEX", str(tmp_path / "index"))
     folder = tmp_path / "nuscenes"
     shutil.copytree(original.folder, folder)
-    yield Tree(folder, original.version, json.loads(json.dumps(original.tables)))
+    return Tree(folder, original.version, json.loads(json.dumps(original.tables)))
 
 
 def open_nuscenes(tree: Tree, **keys: Any) -> NuScenes:
@@ -126,14 +126,12 @@ def test_without_lidarseg_there_is_no_truth(tmp_path: Path, monkeypatch: pytest.
     (problem,) = source.findings().problems
     assert problem.severity == "warning"
     assert "nothing can be evaluated" in problem.what
-    test = write_nuscenes(
-        tmp_path / "t", scenes=["scene-0077"], samples=1, version="v1.0-test", lidarseg=False
-    )
+    test = write_nuscenes(tmp_path / "t", scenes=["scene-0077"], version="v1.0-test", lidarseg=False)
     (test.folder / test.version / "lidarseg.json").write_text("[]")  # as it is delivered
     source = open_nuscenes(test)
     assert source.truth is None
     assert source.names("train") == ()
-    assert source.names("val") == ("scene-0077_00",)
+    assert source.names("val") == ("scene-0077_00", "scene-0077_01")
     assert source.findings().problems == ()
 
 
@@ -344,9 +342,8 @@ def test_labels_of_another_sweep(tree: Tree) -> None:
     rows[0]["filename"], rows[1]["filename"] = rows[1]["filename"], rows[0]["filename"]
     tree.write_tables()
     fails(r"expected labels of sweep \w+ of scene-0061_00 in a file")
-    assert (
-        "2 key frames have label files named after another" in open_nuscenes(tree).findings().problems[0].what
-    )
+    (problem,) = open_nuscenes(tree).findings().problems
+    assert "2 key frames have label files named after another sweep" in problem.what
     rows[0]["filename"] = f"../{tree.folder.name}/{rows[1]['filename']}"
     tree.write_tables()
     fails(r"expected labels of sweep")

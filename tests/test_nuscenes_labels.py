@@ -20,6 +20,7 @@ from scenelift.scenes.nuscenes_labels import (
 def test_the_map_of_classes_is_that_of_the_benchmark() -> None:
     """The devkit maps 32 names to 16 challenge classes and 'ignore' (its index 0)."""
     mapper = LidarsegClassMapper.__new__(LidarsegClassMapper)
+    mapper.ignore_class = {"name": "ignore", "index": 0}
     coarse = mapper.get_fine2coarse()
     index = mapper.get_coarse2idx()
     table = nuscenes16_from_raw()
@@ -36,11 +37,10 @@ def test_the_map_of_classes_is_that_of_the_benchmark() -> None:
 def test_names_and_colours_are_the_devkits() -> None:
     colormap = get_colormap()
     assert tuple(colormap) == RAW_NAMES  # in the order of the raw ids
-    first = {
-        int(train): raw for raw, train in reversed(list(enumerate(nuscenes16_from_raw()))) if train != 255
-    }
-    for train, raw in first.items():
-        np.testing.assert_array_equal(NUSCENES16.colors[train], colormap[RAW_NAMES[raw]])
+    table = nuscenes16_from_raw()
+    for train in range(16):
+        first = RAW_NAMES[int(np.flatnonzero(table == train)[0])]
+        np.testing.assert_array_equal(NUSCENES16.colors[train], colormap[first])
 
 
 def test_prompts_stand_once_and_name_things() -> None:
