@@ -1,11 +1,12 @@
 """JSON tables of millions of rows, such as nuScenes', read in pieces: an array of objects.
 
-Only the wanted fields of each row are made into Python objects, and only a few megabytes of text are decoded
-at a time, so memory holds what the caller keeps and not the table.
+Only the wanted fields of each row are made into Python objects, and only a little text is decoded at a time,
+so memory holds what the caller keeps and not the table.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,8 @@ from scenelift.errors import DataError, one_line
 Row = TypeVar("Row", bound=msgspec.Struct)
 Item = TypeVar("Item")
 
-PIECE_BYTES = 4 << 20
-"""Text decoded at a time."""
+PIECE_BYTES = 256 << 10
+"""Text decoded at a time; what stays in the processor's cache is decoded twice as fast as megabytes."""
 
 _MOST_BYTES = 256 << 20
 """No row is larger: what cannot be decoded by then is damaged, and the rest of the file is left alone."""
@@ -27,6 +28,7 @@ _MOST_BYTES = 256 << 20
 _SPACE = b" \t\r\n"
 _FAULTS = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What msgspec raises; bytes that are no UTF-8 are none of its own errors."""
+_FAULT_BYTE = re.compile(r"\(byte (\d+)\)")
 
 
 def read_rows(path: Path, row: type[Row], piece_bytes: int = PIECE_BYTES) -> Iterator[list[Row]]:
@@ -123,11 +125,12 @@ def _cut(
     A cut inside a string or a nested array leaves a piece that is no JSON, so a piece that cannot be decoded
     is tried again with more text; what cannot be decoded with `_MOST_BYTES` or all the rest is damaged.
     """
-    head = stream.read(piece_bytes)
-    rest = head.lstrip(_SPACE + b"\xef\xbb\xbf")
+    rest, place, wanted = b"", 1, piece_bytes
+    while not rest and (head := stream.read(piece_bytes)):
+        rest = head.lstrip(_SPACE + b"\xef\xbb\xbf")
+        place += len(head) - len(rest)
     if not rest.startswith(b"["):
         raise _malformed(path, 0, "it does not begin with [")
-    place, wanted = len(head) - len(rest) + 1, piece_bytes
     rest = rest[1:]
     while True:
         more = stream.read(max(0, wanted - len(rest)))
@@ -150,8 +153,10 @@ def _cut(
             except (msgspec.ValidationError, UnicodeError, RecursionError) as error:
                 raise _malformed(path, place, one_line(error)) from error
             except msgspec.DecodeError as error:
-                if wanted >= _MOST_BYTES:
-                    raise _malformed(path, place, one_line(error)) from error
+                # Too early a cut shows at the very end; a fault before it stays one whatever follows.
+                fault = _FAULT_BYTE.search(str(error))
+                if fault and int(fault[1]) < cut:
+                    raise _malformed(path, place + int(fault[1]) - 1, one_line(error)) from error
         if rows is None:
             if wanted >= _MOST_BYTES:
                 raise _malformed(path, place, f"no object ends in {wanted:,} bytes")
