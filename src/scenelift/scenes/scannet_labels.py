@@ -98,7 +98,8 @@ def _nyu40(ids: I64, path: Path, scan_id: str) -> U8:
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise DataError(
                 f"expected nyu40 ids (0-{MAX_NYU40}) in {path}, "
-                f"found {', '.join(map(str, unknown[:5]))}{more}; raw category ids have to be mapped by the columns id and nyu40id of {TSV}"
+                f"found {', '.join(map(str, unknown[:5]))}{more}; "
+                f"raw category ids have to be mapped by the columns id and nyu40id of {TSV}"
             )
         ids = np.where(stray, 0, ids)
     return ids.astype(np.uint8)
@@ -145,7 +146,8 @@ def read_objects(path: Path, segments: I32) -> tuple[I64, U16, tuple[str, ...]]:
         group_of_segment[at[found]] = number
     if strangers > total / 2:
         raise DataError(
-            f"expected segments of the mesh's segs.json in {path}, found {strangers:,} of {total:,} that no vertex has; "
+            f"expected segments of the mesh's segs.json in {path}, "
+            f"found {strangers:,} of {total:,} that no vertex has; "
             f"take {path.name} and the {path.name.split('.')[0]}_vh_clean_2.0.010000.segs.json of one release"
         )
     group = group_of_segment[place.reshape(-1)] if len(known) else np.empty(0, np.int64)
