@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -101,6 +101,49 @@ def decode_vertices(data: bytes, where: str) -> npt.NDArray[Any]:
     except _Malformed as error:
         raise DataError(f"expected a PLY point cloud at {where}, {error}") from error
     return vertex
+
+
+def decode_scalars(data: bytes, where: str, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Some scalar properties of the vertices, such as ``label``; the file is checked as in `decode_points`.
+
+    Args:
+        data: the whole file.
+        where: its path, for messages.
+        names: of the properties.
+
+    Returns:
+        By name (N,), of the type that the file has, in native byte order.
+
+    Raises:
+        DataError: as `decode_points`, and when the vertices lack one of them.
+    """
+    try:
+        vertex = _read_vertices(data)
+        found = vertex.dtype.names or ()
+        lacks = [name for name in names if name not in found]
+        if lacks:
+            raise _Malformed(
+                f"found vertex properties {' '.join(found)}, no {', '.join(lacks)}; take the file that has it"
+            )
+    except _Malformed as error:
+        raise DataError(f"expected a PLY point cloud at {where}, {error}") from error
+    return {name: vertex[name].astype(vertex.dtype[name].newbyteorder("=")) for name in names}
+
+
+def vertex_count(head: bytes, where: str) -> int:
+    """How many vertices a PLY file claims to have; ``head`` is its beginning, with the whole header.
+
+    Raises:
+        DataError: no PLY header, or none that says it.
+    """
+    try:
+        _, elements, _ = _read_header(head)
+        vertex = next((e for e in elements if e.name == "vertex"), None)
+        if vertex is None:
+            raise _Malformed("found no vertices; export it as PLY")
+    except _Malformed as error:
+        raise DataError(f"expected a PLY point cloud at {where}, {error}") from error
+    return vertex.rows
 
 
 def encode_points(points: F32, rgb: U8 | None, extra: Mapping[str, npt.NDArray[Any]]) -> bytes:

@@ -214,7 +214,16 @@ def read_intrinsics(path: Path) -> F64:
     Raises:
         DataError: not such a matrix.
     """
-    matrix = _read_matrix(path, "camera intrinsics", (9, 16))[:3, :3]
+    return pinhole(_read_matrix(path, "camera intrinsics", (9, 16)), str(path))
+
+
+def pinhole(matrix: F64, where: str) -> F64:
+    """Intrinsics as a file holds them, (3, 3) or (4, 4), as (3, 3) float64 without skew.
+
+    Raises:
+        DataError: they are not finite, or not those of a pinhole camera; ``where`` stands in the message.
+    """
+    matrix = matrix[:3, :3]
     fx, fy = matrix[0, 0], matrix[1, 1]
     # Depth is carried over to colour row by row and column by column, which a skew would not allow.
     pattern = np.array([[fx, 0.0, matrix[0, 2]], [0.0, fy, matrix[1, 2]], [0.0, 0.0, 1.0]])
@@ -222,7 +231,7 @@ def read_intrinsics(path: Path) -> F64:
         np.isfinite(matrix).all() and min(fx, fy) > 0 and np.allclose(matrix, pattern, rtol=0, atol=1e-6)
     ):
         raise DataError(
-            f"expected intrinsics [fx 0 cx; 0 fy cy; 0 0 1] in pixels at {path}, found {matrix.tolist()}; "
+            f"expected intrinsics [fx 0 cx; 0 fy cy; 0 0 1] in pixels at {where}, found {matrix.tolist()}; "
             "check the file's order of rows and its units"
         )
     return pattern

@@ -99,6 +99,7 @@ class RgbdCamera:
         color_intrinsics: (3, 3) for ``color_shape``, without skew.
         depth_intrinsics: (3, 3) for ``depth_shape``, without skew.
         max_width: frames are scaled down to this width; ``None`` = never.
+        size: (H, W) that frames are brought to, whatever the aspect; goes before ``max_width``.
     """
 
     color_shape: tuple[int, int]
@@ -106,10 +107,13 @@ class RgbdCamera:
     color_intrinsics: F64
     depth_intrinsics: F64
     max_width: int | None = None
+    size: tuple[int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W) of frames."""
+        if self.size is not None:
+            return self.size
         height, width = self.color_shape
         if self.max_width is None or width <= self.max_width:
             return self.color_shape
