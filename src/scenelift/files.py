@@ -35,6 +35,8 @@ from scenelift.errors import DataError, OutputError
 from scenelift.ply import decode_points, encode_points
 from scenelift.types import F32, U8, U16
 
+_IMAGE = "a PNG or JPEG image"
+
 MAX_PIXELS = 1 << 27
 """Images that claim more pixels than this (134 million) are refused before anything is decoded."""
 
@@ -205,11 +207,21 @@ def read_rgb(path: Path) -> U8:
     Raises:
         DataError: missing, truncated, damaged, larger than `MAX_PIXELS`, not 8-bit, or no PNG or JPEG.
     """
-    expected = "a PNG or JPEG image"
-    image = _decode_image(read_bytes(path, expected), path, expected)
+    return decode_rgb(read_bytes(path, _IMAGE), str(path))
+
+
+def decode_rgb(data: bytes, where: str, shape: tuple[int, int] | None = None) -> U8:
+    """The same for an image that lies in memory or inside another file.
+
+    Args:
+        data: a whole PNG or JPEG file.
+        where: for messages.
+        shape: (H, W) it has to have, if that is known; another one is refused before it is decoded.
+    """
+    image = decode_image(data, where, _IMAGE, shape)
     if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
         raise DataError(
-            f"expected an 8-bit colour or grey image at {path}, found mode {image.mode}"
+            f"expected an 8-bit colour or grey image at {where}, found mode {image.mode}"
             f"{' (16-bit grey, as in depth images)' if image.mode.startswith('I') else ''}; "
             "check the folder or convert it to RGB"
         )
@@ -228,7 +240,7 @@ def read_depth_png(path: Path) -> U16:
     """
     expected = "a depth image (16-bit grey PNG)"
     data = read_bytes(path, expected)
-    image = _decode_image(data, path, expected)
+    image = decode_image(data, path, expected)
     if not isinstance(image, PngImageFile):
         raise DataError(f"expected {expected} at {path}, found a JPEG; its loss would falsify depth")
     # Bit depth and colour type stand at fixed places; Pillow's names for 16-bit modes vary by version.
@@ -242,28 +254,35 @@ def read_depth_png(path: Path) -> U16:
     return np.array(image).astype(np.uint16)
 
 
-def _decode_image(data: bytes, path: Path, what: str) -> Image.Image:
-    """Decode a whole PNG or JPEG, or raise `DataError` that names ``path`` and ``what`` was expected.
+def decode_image(
+    data: bytes, where: Path | str, what: str, shape: tuple[int, int] | None = None
+) -> Image.Image:
+    """Decode a whole PNG or JPEG, or raise `DataError` that says ``where`` and ``what`` was expected.
 
     The plugins are called directly and not through ``Image.open``, which would also accept other formats
     and only warn of images that unpack to gigabytes.
     """
     plugin = {b"\x89PN": PngImageFile, b"\xff\xd8\xff": JpegImageFile}.get(data[:3])
     if plugin is None:
-        raise DataError(f"expected {what} at {path}, found a file that begins with {data[:8]!r}; convert it")
+        raise DataError(f"expected {what} at {where}, found a file that begins with {data[:8]!r}; convert it")
     try:
         if plugin is PngImageFile:
             PngImageFile(io.BytesIO(data)).verify()  # checksums: load() alone overlooks flipped bits
         image = plugin(io.BytesIO(data))
-        if image.width * image.height <= MAX_PIXELS:
+        if image.width * image.height <= MAX_PIXELS and shape in (None, (image.height, image.width)):
             image.load()
             return image
     except (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error) as error:
         raise DataError(
-            f"expected {what} at {path}, found it truncated or damaged ({error}); copy or export it again"
+            f"expected {what} at {where}, found it truncated or damaged ({error}); copy or export it again"
         ) from error
+    if shape is not None and image.width * image.height <= MAX_PIXELS:
+        raise DataError(
+            f"expected {what} of {shape[1]} × {shape[0]} pixels at {where}, "
+            f"found {image.width} × {image.height}; export it again in its own size"
+        )
     raise DataError(
-        f"expected {what} of at most {MAX_PIXELS:,} pixels at {path}, "
+        f"expected {what} of at most {MAX_PIXELS:,} pixels at {where}, "
         f"found {image.width} × {image.height}; scale it down"
     )
 

@@ -82,6 +82,27 @@ def decode_points(data: bytes, where: str) -> tuple[F32, U8 | None]:
         raise DataError(f"expected a PLY point cloud at {where}, {error}") from error
 
 
+def decode_vertices(data: bytes, where: str) -> npt.NDArray[Any]:
+    """All scalars of the vertices of a PLY file, as they stand there: for clouds that need float64.
+
+    Args:
+        data: the whole file.
+        where: its path, for messages.
+
+    Returns:
+        (N,) structured array in the file's byte order; x, y and z are among its fields.
+
+    Raises:
+        DataError: as `decode_points`, but for the values of coordinates, which are not looked at.
+    """
+    try:
+        vertex = _read_vertices(data)
+        _colours(vertex)
+    except _Malformed as error:
+        raise DataError(f"expected a PLY point cloud at {where}, {error}") from error
+    return vertex
+
+
 def encode_points(points: F32, rgb: U8 | None, extra: Mapping[str, npt.NDArray[Any]]) -> bytes:
     """A point cloud as binary little-endian PLY.
 
