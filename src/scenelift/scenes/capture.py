@@ -33,6 +33,7 @@ from scenelift.scenes import Findings, Problem
 from scenelift.scenes.capture_camera import CaptureCamera, build_camera
 from scenelift.scenes.capture_files import FrameFiles, Layout, Lens, Lenses, looks_whole, read_pose, some
 from scenelift.scenes.capture_layout import find_layout
+from scenelift.scenes.clouds import read_cloud
 from scenelift.scenes.depth_files import read_depth, read_npy
 from scenelift.scenes.fuse import fuse_depth
 from scenelift.scenes.rgbd import cam_from_world
@@ -200,8 +201,6 @@ class Capture:
         if path.suffix.lower() == ".ply":
             points_world, rgb = read_ply_points(path)
         else:
-            from scenelift.scenes.clouds import read_cloud
-
             cloud = read_cloud(path)
             points_world, rgb = cloud.points, cloud.rgb
             if cloud.origin_world.any():

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from scenelift.errors import DataError
 from scenelift.scenes.capture_files import Lens, Lenses, read_intrinsics
 from scenelift.scenes.rgbd import RgbdCamera, complete_intrinsics
+from scenelift.scenes.undistort import Undistorter
 from scenelift.types import F32, F64, U8
-
-if TYPE_CHECKING:
-    from scenelift.scenes.undistort import Undistorter
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +38,7 @@ class CaptureCamera:
     def depth(self, depth_m: F32) -> F32:
         """A frame's depth, (H, W) float32 metres, from the stored image, (h, w)."""
         if self.undistort_depth is not None:
-            depth_m = self.undistort_depth.nearest(depth_m)
+            depth_m = self.undistort_depth.nearest(depth_m, outside=0)
         return self.rgbd.register(depth_m)
 
 
@@ -78,10 +75,7 @@ def build_camera(
         lens = given[camera] or given[other]
         undistort[camera] = None
         if isinstance(lens, Lens) and lens.model != "pinhole":
-            from scenelift.scenes.undistort import Undistorter
-
             undistort[camera] = Undistorter(both[camera], shapes[camera], lens.model, lens.coefficients)
-            both[camera] = undistort[camera].intrinsics
     rgbd = RgbdCamera(shapes["color"], shapes["depth"], both["color"], both["depth"], max_width)
     return CaptureCamera(rgbd, undistort["color"], undistort["depth"])
 

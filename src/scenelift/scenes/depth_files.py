@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from scenelift.errors import DataError, one_line
 from scenelift.files import MAX_PIXELS, read_bytes, read_depth_png
+from scenelift.scenes.clouds import decode_npy
 from scenelift.types import F32
 
 DEPTH_SUFFIXES = (".png", ".npy", ".exr")
@@ -28,11 +28,6 @@ REFUSED_SUFFIXES = (".npz", ".tif", ".tiff", ".pfm", ".jpg", ".jpeg")
 """What others store depth in: to tell it from a frame without depth."""
 
 _NO_DEPTH = 65535
-_NPY_MAGIC = b"\x93NUMPY"
-_NPY_TYPE = re.compile(r"'descr'\s*:\s*'([<>|=]?)([fiu])([1248])'")
-_NPY_SHAPE = re.compile(r"'shape'\s*:\s*\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*(?:,\s*1\s*)?,?\s*\)")
-_NPY_ORDER = re.compile(r"'fortran_order'\s*:\s*(True|False)")
-_MAX_HEADER = 10_000
 
 _EXR_MAGIC = b"\x76\x2f\x31\x01"
 _EXR_UNUSUAL = 0x200 | 0x800 | 0x1000  # tiles, deep data, several parts
@@ -101,39 +96,16 @@ def read_npy(path: Path) -> npt.NDArray[Any]:
     Raises:
         DataError: missing, truncated, no .npy, of more pixels than `MAX_PIXELS`, or of another kind.
     """
-    data = read_bytes(path, "a depth image (.npy)")
-    if not data.startswith(_NPY_MAGIC) or len(data) < 12:
+    array = decode_npy(read_bytes(path, "a depth image (.npy)"), path)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise DataError(
-            f"expected a NumPy array (.npy) at {path}, found a file that begins with {data[:8]!r}; "
-            "save it with numpy.save"
+            f"expected a (height, width) array of numbers at {path}, found {str(array.dtype)[:40]} of shape "
+            f"{array.shape}; save one depth image per file, in float32 metres or whole millimetres"
         )
-    wide = data[6] >= 2
-    length = int.from_bytes(data[8:12] if wide else data[8:10], "little")
-    start = (12 if wide else 10) + length
-    header = data[12 if wide else 10 : start].decode("latin-1") if length <= _MAX_HEADER else ""
-    kind, shape, order = (pattern.search(header) for pattern in (_NPY_TYPE, _NPY_SHAPE, _NPY_ORDER))
-    if kind is None or shape is None or order is None:
-        raise DataError(
-            f"expected a (height, width) array of plain numbers at {path}, found "
-            f"{' '.join(header.split())[:120]!r}; save one depth image per file, in float32 metres or whole "
-            "millimetres"
-        )
-    try:
-        dtype = np.dtype(f"{kind[1].replace('|', '=')}{kind[2]}{kind[3]}")
-    except TypeError:  # f1
-        raise DataError(
-            f"expected numbers in {path}, found the type {kind[0]!r}; save depth as float32"
-        ) from None
-    height, width = int(shape[1]), int(shape[2])
-    _check_size(path, height, width)
-    wanted = height * width * dtype.itemsize
-    if len(data) - start != wanted:
-        raise DataError(
-            f"expected {wanted:,} bytes of depth at {path} for {width} × {height} of {dtype}, "
-            f"found {max(0, len(data) - start):,}; the file is cut off or damaged: export it again"
-        )
-    values = np.frombuffer(data, dtype, height * width, start)
-    return values.reshape((width, height)).T if order[1] == "True" else values.reshape((height, width))
+    _check_size(path, *array.shape)
+    return array
 
 
 # --- OpenEXR ------------------------------------------------------------------------------------------
