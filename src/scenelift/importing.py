@@ -53,8 +53,8 @@ class ColorFiles(Protocol):
 def import_capture(source: SceneSource, names: Sequence[str], out: Path, progress: Progress) -> list[Path]:
     """Write scenes as capture folders: ``out`` itself for one scene, ``out/NAME`` for several.
 
-    A scene is written beside its final place and moved there when it is whole; scenes that a stopped import has
-    written are kept and not written again. Memory holds one scene's points and one frame.
+    A scene is written beside its final place and moved there when it is whole; scenes that a stopped import
+    has written are kept and not written again. Memory holds one scene's points and one frame.
 
     Args:
         source: any data set whose frames have cameras.
