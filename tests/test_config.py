@@ -26,7 +26,7 @@ CANDIDATES = [
     *("true", "false", "2", "9", "0.3", "0.7", "100", "400", "8", "[0.5, 0.9]", "[1.1, 1.2]", "[64, 80]"),
     *("[64, 128]", "[a, b]", "word", "none", "world_to_cam", "relative", "small", "minkunet14", "constant"),
     *("image", "labels", "trainable", "adamw", "step", "teacher"),
-    *("sclip", "float16", "adaptive", "largest_on_top", "paired"),
+    *("sclip", "float16", "adaptive", "largest_on_top", "paired", "tum"),
 ]
 """Values of which every key must take one."""
 

@@ -29,7 +29,7 @@ from scenelift.scenes.agreement import (
     sample_frames,
 )
 from scenelift.scenes.capture import UNITS_PER_METRE, Capture
-from scenelift.scenes.capture_layout import some
+from scenelift.scenes.capture_files import some
 from scenelift.scenes.rgbd import camera_fault
 from scenelift.types import Frames
 

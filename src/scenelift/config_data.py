@@ -24,6 +24,7 @@ class SyntheticData(Section):
 
 
 PoseConvention = Literal["cam_to_world", "world_to_cam", "cam_to_world_opengl", "world_to_cam_opengl"]
+CaptureLayout = Literal["scannet", "7scenes", "tum", "transforms", "redwood"]
 
 
 class CaptureData(Section):
@@ -31,6 +32,8 @@ class CaptureData(Section):
 
     source: Literal["capture"] = "capture"
     path: str
+    layout: CaptureLayout | None = None
+    """How the folder is laid out; None = told from what lies in it (`scenelift.scenes.capture_layout`)."""
     stride: int = Field(1, ge=1)
     """Use every n-th frame."""
     max_width: int | None = Field(None, ge=32)

@@ -113,7 +113,7 @@ def is_temp(path: Path) -> bool:
 
 
 def sweep_temp_files(folder: Path) -> list[Path]:
-    """Remove what killed processes left behind in ``folder`` (not below it); return what was removed.
+    """Remove what killed processes left behind in ``folder``, files and folders; return what was removed.
 
     A temporary file is left alone while its process lives. Processes of other machines cannot be asked,
     and process ids are reused, so a file that nobody touched for a day counts as left behind too.
@@ -124,7 +124,7 @@ def sweep_temp_files(folder: Path) -> list[Path]:
         with suppress(OSError):
             abandoned = time.time() - temp.stat().st_mtime > _ABANDONED_S
             if abandoned or (host == _HOST and pid.isdigit() and not _is_alive(int(pid))):
-                temp.unlink()
+                shutil.rmtree(temp) if temp.is_dir() else temp.unlink()
                 removed.append(temp)
     return removed
 

@@ -13,7 +13,8 @@ from fixtures_capture import (
     write_capture,
 )
 from scenelift.errors import DataError
-from scenelift.scenes.capture_layout import find_layout, looks_whole, natural_key, read_intrinsics
+from scenelift.scenes.capture_files import looks_whole, natural_key, read_intrinsics
+from scenelift.scenes.capture_layout import find_layout
 
 
 @pytest.fixture
@@ -49,10 +50,10 @@ def test_missing_part_and_empty_folder(folder, tmp_path):
 
 def test_depth_stored_as_floats(folder):
     for path in (folder / "depth").glob("*.png"):
-        np.save(path.with_suffix(".npy"), np.ones(SHAPE, np.float32))
+        path.with_suffix(".pfm").write_bytes(b"Pf")
         path.unlink()
     with pytest.raises(
-        DataError, match=r"found 0\.npy and 4 more, which hold floats; multiply metres by 1000"
+        DataError, match=r"found 0\.pfm and 4 more, which hold floats in another form; save metres as .*npy"
     ):
         find_layout(folder)
 

@@ -17,7 +17,7 @@ from scenelift.config import ImagesData
 from scenelift.errors import DataError
 from scenelift.files import read_rgb, safe_name
 from scenelift.scenes import Findings, Problem
-from scenelift.scenes.capture_layout import looks_whole, some
+from scenelift.scenes.capture_files import looks_whole, some
 from scenelift.scenes.images_layout import SPLITS, FileClasses, ImageFolder, find_images, read_classes
 from scenelift.scenes.label_images import read_image_shape, read_label_png
 from scenelift.scenes.resize import resize_image, resize_nearest

@@ -22,7 +22,7 @@ import numpy as np
 from scenelift.classes import ClassTable
 from scenelift.errors import ConfigError, DataError, one_line
 from scenelift.files import read_json
-from scenelift.scenes.capture_layout import natural_key, some
+from scenelift.scenes.capture_files import natural_key, some
 from scenelift.scenes.index import remembered
 from scenelift.types import IGNORE, U8
 

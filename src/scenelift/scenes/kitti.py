@@ -21,7 +21,7 @@ from scenelift.config import KittiData
 from scenelift.errors import DataError
 from scenelift.files import read_rgb, safe_name
 from scenelift.scenes import Findings, Problem
-from scenelift.scenes.capture_layout import some
+from scenelift.scenes.capture_files import some
 from scenelift.scenes.clouds import Cloud, read_cloud
 from scenelift.scenes.kitti_calib import KittiCamera, kitti360_camera, object_camera, sequence_camera
 from scenelift.scenes.kitti_labels import (

@@ -22,7 +22,7 @@ from scenelift.config import LidarData
 from scenelift.errors import DataError
 from scenelift.files import read_rgb, safe_name
 from scenelift.scenes import Findings, Problem
-from scenelift.scenes.capture_layout import some
+from scenelift.scenes.capture_files import some
 from scenelift.scenes.clouds import Cloud, read_cloud
 from scenelift.scenes.images_layout import FileClasses, read_classes
 from scenelift.scenes.label_images import read_label_png

@@ -30,7 +30,7 @@ from scipy.spatial.transform import Rotation
 from scenelift.errors import DataError, one_line
 from scenelift.files import read_bytes
 from scenelift.geometry import orthonormalize, rigid_error
-from scenelift.scenes.capture_layout import natural_key
+from scenelift.scenes.capture_files import natural_key
 from scenelift.scenes.clouds import SUFFIXES
 from scenelift.scenes.index import remembered
 from scenelift.scenes.lidar_calib import RIGID_TOLERANCE

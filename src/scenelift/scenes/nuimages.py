@@ -31,7 +31,7 @@ from scenelift.config import NuImagesData
 from scenelift.errors import DataError
 from scenelift.files import read_rgb
 from scenelift.scenes import Findings, Problem
-from scenelift.scenes.capture_layout import some
+from scenelift.scenes.capture_files import some
 from scenelift.scenes.nuimages_index import ANNOTATIONS, Version
 from scenelift.scenes.resize import resize_image, resize_nearest
 from scenelift.scenes.rgbd import scale_intrinsics

@@ -12,7 +12,7 @@ import numpy as np
 from scenelift.config_data import NuScenesData
 from scenelift.errors import DataError
 from scenelift.scenes import Findings, Problem
-from scenelift.scenes.capture_layout import looks_whole, some
+from scenelift.scenes.capture_files import looks_whole, some
 from scenelift.scenes.nuscenes_columns import LIDAR, Tables
 from scenelift.scenes.nuscenes_files import missing_labels, previous_rows
 from scenelift.scenes.nuscenes_labels import category_fault

@@ -14,9 +14,9 @@ from PIL import Image
 from scenelift import geometry
 from scenelift.config import PoseConvention
 from scenelift.errors import DataError
-from scenelift.types import F32, F64, I64, U8, U16
+from scenelift.scenes.depth_files import metres as metres
+from scenelift.types import F32, F64, I64, U8
 
-_NO_DEPTH = 65535
 _ASPECT_TOLERANCE = 0.02
 _CENTRE_TOLERANCE = 0.2
 _FIELD_OF_VIEW = (0.2, 8.0)  # width / fx: from a strong telephoto lens to 150 degrees
@@ -47,13 +47,6 @@ def file_pose(pose: F64, convention: PoseConvention) -> F64:
         return own_axes
     inverse: F64 = geometry.invert_rigid(torch.from_numpy(own_axes)).numpy()
     return inverse
-
-
-def metres(depth_units: U16, units_per_metre: float) -> F32:
-    """Depth as stored, (H, W) uint16, to metres, (H, W) float32; 0 and 65535, both "nothing", become 0."""
-    depth_m = depth_units.astype(np.float32) / np.float32(units_per_metre)
-    depth_m[depth_units == _NO_DEPTH] = 0.0
-    return depth_m
 
 
 def scale_intrinsics(intrinsics: F64, shape: tuple[int, int], new_shape: tuple[int, int]) -> F64:

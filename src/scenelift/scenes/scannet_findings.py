@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from scenelift.config import ScanNetData
 from scenelift.errors import DataError
 from scenelift.scenes import Findings, Problem
-from scenelift.scenes.capture_layout import some
+from scenelift.scenes.capture_files import some
 from scenelift.scenes.scannet_frames import intrinsics_files
 from scenelift.scenes.scannet_layout import (
     AGGREGATION,

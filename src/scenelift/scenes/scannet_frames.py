@@ -18,7 +18,7 @@ from scenelift.config import ScanNetData
 from scenelift.errors import DataError
 from scenelift.files import read_bytes, read_depth_png, read_rgb
 from scenelift.scenes.capture import RIGID_TOLERANCE, UNITS_PER_METRE
-from scenelift.scenes.capture_layout import read_intrinsics, read_pose
+from scenelift.scenes.capture_files import read_intrinsics, read_pose
 from scenelift.scenes.rgbd import RgbdCamera, cam_from_world, camera_fault, metres, scale_intrinsics
 from scenelift.scenes.scannet_layout import COLOR, DEPTH, POSE, SENS, Scan
 from scenelift.scenes.sens import SensHeader, find_frames, read_frame, read_header

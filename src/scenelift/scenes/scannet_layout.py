@@ -27,7 +27,7 @@ import torch
 from scenelift import geometry
 from scenelift.errors import DataError
 from scenelift.scenes.capture import RIGID_TOLERANCE
-from scenelift.scenes.capture_layout import natural_key, read_pose, some
+from scenelift.scenes.capture_files import natural_key, read_pose, some
 from scenelift.scenes.index import remembered
 
 SPLITS = ("train", "val", "test")

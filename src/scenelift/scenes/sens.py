@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from scenelift.errors import DataError, OutputError, one_line
 from scenelift.files import MAX_PIXELS, atomic_write, decode_rgb
-from scenelift.scenes.capture_layout import pinhole
+from scenelift.scenes.capture_files import pinhole
 from scenelift.scenes.index import index_path, stamp
 from scenelift.types import F64, I64, U8, U16, Bool
 
