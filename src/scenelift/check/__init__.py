@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scenelift.check import mends
-from scenelift.check.clouds import CloudCheck, camera_shares, compare_rigs, without_depth, worst_covered
+from scenelift.check.clouds import CloudCheck, Seen, camera_shares, compare_rigs, without_depth, worst_covered
 from scenelift.check.intrinsics import fault_of_frame
 from scenelift.check.lidar import LidarCheck
 from scenelift.check.looks import Look, look_at_pose
@@ -110,7 +110,7 @@ class _Check:
         self.notes = Notes(dict.fromkeys(("scenes", "scenes_checked", "frames", "frames_read"), 0))
         self.where = getattr(config.data, "path", config.data.source)
         self.looks: list[Look] = []
-        self.shares: list[float] = []
+        self.seen: list[Seen] = []
         self.depth = DepthCheck(self.notes, source, config, self.where)
         self.lidar = LidarCheck(self.notes, config.data, self.where)
         truth = source.truth
@@ -206,9 +206,8 @@ class _Check:
         for index in look.read:
             if not look.depths or index in look.depths:
                 cloud.add(scene.frames[index])
-        share = cloud.judge()
-        if share is not None:
-            self.shares.append(share)
+        self.seen.append(cloud.seen())
+        self.notes.coverage += self.seen[-1].rows
 
     def _look_at_labels(self, look: Look, scene: Scene) -> None:
         """Labels alone, where poses or depth are not to be trusted."""
@@ -233,10 +232,14 @@ class _Check:
             self._for_scenes(with_depth, self._look_at_cloud)
         elif self.truth is not None:
             self._for_scenes(with_depth, self._look_at_labels)
+        if not self.lidar.explained:  # wrong matrices are why the cloud is not seen, and labels do not meet
+            for seen in self.seen:
+                seen.tell(self.notes)
         if self.truth is not None:
-            self.truth.judge()
-        if self.shares:
-            self.notes.facts["points_seen"] = float(np.mean(self.shares))
+            self.truth.judge(compare=not self.lidar.explained)
+        shares = [seen.share for seen in self.seen if seen.share is not None]
+        if shares:
+            self.notes.facts["points_seen"] = float(np.mean(shares))
             if not with_depth:
                 camera_shares(self.notes)
             worst_covered(self.notes)

@@ -57,29 +57,43 @@ class CloudCheck:
         if self.truth is not None and self._labels is not None and pixel_labels is not None:
             self.truth.pair(self._labels, pixel_labels, pairs.point_index, *pairs.rowcol())
 
-    def judge(self) -> float | None:
-        """Note what is wrong; the share of the cloud that is seen, ``None`` without cloud or frames."""
-        rows = self._rows
-        if not rows or not len(self._points):
-            return None
-        self.notes.coverage += rows
-        share = float(self._seen.mean())
-        blind = [row.frame for row in rows if row.points == 0]
-        if share < MIN_POINTS_SEEN:
-            self.notes.add(
+    def seen(self) -> Seen:
+        """What the frames added so far see together."""
+        share = float(self._seen.mean()) if self._rows and len(self._points) else None
+        return Seen(self.scene.name, share, tuple(self._rows))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of a scene's coverage.
+
+    Attributes:
+        scene: its name.
+        share: of the cloud, that the frames see together; ``None`` without cloud or frames.
+        rows: what each frame sees.
+    """
+
+    scene: str
+    share: float | None
+    rows: tuple[FrameCoverage, ...]
+
+    def tell(self, notes: Notes) -> None:
+        """Note clouds that are hardly seen, and frames that see nothing."""
+        blind = [row.frame for row in self.rows if row.points == 0]
+        if self.share is not None and self.share < MIN_POINTS_SEEN:
+            notes.add(
                 "error",
-                f"{share:.1%} of the cloud's points are seen by the {len(rows)} frames read",
-                self.scene.name,
+                f"{self.share:.1%} of the cloud's points are seen by the {len(self.rows)} frames read",
+                self.scene,
                 "bring cloud and poses into one world, in metres; or remove the cloud to have it fused",
             )
-        elif blind:
-            self.notes.add(
+        elif self.share is not None and blind:
+            notes.add(
                 "warning",
-                f"{len(blind)} of {len(rows)} frames see no point of the cloud: {some(blind)}",
-                self.scene.name,
+                f"{len(blind)} of {len(self.rows)} frames see no point of the cloud: {some(blind)}",
+                self.scene,
                 "check their poses; they add nothing to the points' labels",
             )
-        return share
 
 
 def without_depth(pairing: PairingConfig) -> PairingConfig:

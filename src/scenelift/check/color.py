@@ -27,7 +27,7 @@ SURROUNDINGS_PX = 4.0
 """Standard deviation of the Gaussian that is taken off for `fine`, in pixels of images 160 wide."""
 
 _MIN_PIXELS = 150
-_MAX_PIXELS = 1500
+_MAX_PIXELS = 1000
 _MIN_CONTRAST = 0.5
 """Standard deviation in grey levels below which an image tells nothing."""
 
@@ -128,7 +128,11 @@ def matches(views: Mapping[int, DepthView], pairs: Sequence[tuple[int, int]]) ->
 
 
 def fit(
-    colors: Mapping[int, ColorView], found: Sequence[Match], zoom: Zoom = AS_GIVEN, shift: int = 0
+    colors: Mapping[int, ColorView],
+    found: Sequence[Match],
+    zoom: Zoom = AS_GIVEN,
+    shift: int = 0,
+    coarsely: bool = True,
 ) -> Fit | None:
     """How well colours of matched pixels correlate.
 
@@ -137,6 +141,7 @@ def fit(
         found: of these frames.
         zoom: read the colour camera's intrinsics this way.
         shift: take the image of the frame so many later in the sequence.
+        coarsely: measure `Fit.coarse` too; else it is 0.
 
     Returns:
         The correlations; ``None`` where no pair has contrast and enough pixels inside the images.
@@ -148,7 +153,7 @@ def fit(
         if one is None or other is None:
             continue
         uv = [zoom.apply(match.first_uv, match.center_uv), zoom.apply(match.second_uv, match.center_uv)]
-        coarse = _correlation(_sample(one.grey, uv[0]), _sample(other.grey, uv[1]))
+        coarse = _correlation(_sample(one.grey, uv[0]), _sample(other.grey, uv[1])) if coarsely else 0.0
         fine = _correlation(_sample(one.detail, uv[0]), _sample(other.detail, uv[1]))
         if coarse is None or fine is None:
             continue

@@ -90,11 +90,16 @@ class Evidence:
 
 @dataclass(eq=False)
 class LidarCheck:
-    """Collects frames of LiDAR scenes, thinned out, and judges them together."""
+    """Collects frames of LiDAR scenes, thinned out, and judges them together.
+
+    Attributes:
+        explained: another reading of the matrices was found that is an error to leave as it is.
+    """
 
     notes: Notes
     data: DataConfig
     where: str
+    explained: bool = False
     _scenes: list[tuple[F64, F64, list[_Small]]] = field(default_factory=list)
 
     def add(self, points_world: F32, up_world: F64, frames: Iterable[Frame]) -> None:
@@ -132,6 +137,7 @@ class LidarCheck:
             self.notes.add("warning", what, self.where, mends.up_axis(self.data))
 
     def _tell(self, name: str, then: Evidence, now: Evidence, severity: str) -> None:
+        self.explained |= severity == "error"
         found = [f"cameras' up meets the cloud's with a cosine of {now.upright:.2f}, {then.upright:.2f} then"]
         if then.edges is not None:
             ratio = "nothing to compare" if now.edges is None else f"{now.edges:.2f}"

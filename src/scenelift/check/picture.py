@@ -199,7 +199,7 @@ class _Page:
         left = _GAP + int(self.fonts[22].getlength(said)) + 24
         self.pen.text(
             (left, self.top + 5),
-            _clipped(self.name, self.fonts[15], _WIDTH - left - _GAP),
+            _clipped(_plain(self.name), self.fonts[15], _WIDTH - left - _GAP),
             _INK,
             self.fonts[15],
         )
@@ -211,7 +211,7 @@ class _Page:
         for problem in self.report.problems[:_MOST_PROBLEMS]:
             color = _BAD if problem.severity == "error" else _WARN
             self._words(f"{problem.severity}: {problem.where}: {problem.what}", 15, color)
-            self._words(f"→ {problem.mend}", 15, _INK, _GAP + 18)
+            self._words(f"-> {problem.mend}", 15, _INK, _GAP + 18)
             self.top += 3
         more = len(self.report.problems) - _MOST_PROBLEMS
         if more > 0:
@@ -225,7 +225,7 @@ class _Page:
             height = max([panel.picture.height for panel in row if panel.picture], default=0)
             for column, panel in enumerate(row):
                 left = _GAP + column * (_PANEL + _GAP)
-                text = _clipped(panel.caption, self.fonts[13], _PANEL)
+                text = _clipped(_plain(panel.caption), self.fonts[13], _PANEL)
                 self.pen.text((left, self.top), text, _FAINT, self.fonts[13])
                 if panel.picture:
                     self.sheet.paste(panel.picture, (left, self.top + 18))
@@ -267,16 +267,23 @@ class _Page:
             f"{name.replace('_', ' ')}: {value if isinstance(value, str) else f'{value:.3g}'}"
             for name, value in self.report.facts.items()
         ]
-        self._words("   ".join(parts), 13, _FAINT)
+        self._words(" | ".join(parts), 13, _FAINT)
 
     def _words(self, text: str, size: int, color: tuple[int, int, int], left: int = _GAP) -> None:
         """Wrapped text; at most three lines, the rest left out."""
         font = self.fonts[size]
-        lines = _wrapped(text, font, _WIDTH - left - _GAP)
+        lines = _wrapped(_plain(text), font, _WIDTH - left - _GAP)
         for number, line in enumerate(lines[:3]):
             cut = number == 2 and len(lines) > 3
             self.pen.text((left, self.top), f"{line} ..." if cut else line, color, font)
             self.top += size + 5
+
+
+def _plain(text: str) -> str:
+    """Without characters that Pillow's own font lacks."""
+    for sign, plain in {"×": "x", "ᵀ": "^T", "→": "->", "±": "+-", "−": "-"}.items():
+        text = text.replace(sign, plain)
+    return text.encode("ascii", "replace").decode()
 
 
 def _wrapped(text: str, font: Font, room: int) -> list[str]:

@@ -76,6 +76,8 @@ _ZOOMS = (
     2.5,
 )
 _NEARLY_ALL = 0.85
+_SAME = 0.03
+_EXCHANGED = "intrinsics of colour and depth look exchanged"
 _REFINE = (0.96, 0.98, 1.02, 1.04)
 
 Pairs = Sequence[tuple[DepthView, DepthView]]
@@ -150,6 +152,9 @@ class DepthCheck:
         best = max(overlapping, key=lambda guess: guess.found.accuracy, default=None)
         if best is None:
             return False
+        # Exchanged files are close to another focal length, and the better thing to say.
+        close = [guess for guess in overlapping if best.found.accuracy - guess.found.accuracy < _SAME]
+        best = next((guess for guess in close if guess.what == _EXCHANGED), best)
         accuracy, now = best.found.accuracy, best.now
         agrees = f"{now.accuracy:.0%} of the depth agrees between frames, {accuracy:.0%} would"
         if accuracy >= max(MIN_ACCURACY, BETTER * now.accuracy):
@@ -188,8 +193,7 @@ class DepthCheck:
         if reread is None:
             return []
         found = _total(pairs, lambda view: replace(view, intrinsics=reread(view.intrinsics)))
-        what = "intrinsics of colour and depth look exchanged"
-        return [_Guess(found, now, what, "exchange intrinsic_color.txt and intrinsic_depth.txt")]
+        return [_Guess(found, now, _EXCHANGED, "exchange intrinsic_color.txt and intrinsic_depth.txt")]
 
     def _zooms(self, pairs: Pairs, now: Agreement) -> list[_Guess]:
         """Intrinsics of another image size, and other focal lengths."""

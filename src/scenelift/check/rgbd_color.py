@@ -32,11 +32,11 @@ NOMINAL = (0.85, 1.18)
 ABOVE_CHANCE = 0.2
 """Images of the right frames correlate better than images dealt out anew by at least this much."""
 
-_ZOOMS = (0.5, 0.6, 0.67, 0.75, 0.8, 0.85, 0.9, 0.95, 1.05, 1.1, 1.18, 1.25, 1.33, 1.5, 1.67, 2.0)
+_ZOOMS = (0.5, 0.6, 0.67, 0.75, 0.8, 0.86, 0.9, 0.95, 1.05, 1.1, 1.17, 1.25, 1.33, 1.5, 1.67, 2.0)
 _FITS_WELL = 0.5
 _SHIFTS = (-2, -1, 1, 2)
 _MIN_PAIRS = 3
-_MAX_PAIRS = 24
+_MAX_PAIRS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,9 @@ def _scene(look: Look, most: int) -> _Scene:
 
 def _fit(scenes: Sequence[_Scene], zoom: Zoom = AS_GIVEN, shift: int = 0) -> Fit | None:
     """The mean over scenes."""
-    fits = [f for f in (fit(scene.colors, scene.found, zoom, shift) for scene in scenes) if f is not None]
+    first = zoom == AS_GIVEN and shift == 0
+    tried = [fit(scene.colors, scene.found, zoom, shift, coarsely=first) for scene in scenes]
+    fits = [found for found in tried if found is not None]
     if not fits:
         return None
     return Fit(float(np.mean([f.coarse for f in fits])), float(np.mean([f.fine for f in fits])), {})

@@ -99,8 +99,8 @@ class TruthCheck:
         self._pairs += int(both.sum())
         self._agreeing += int((of_points == of_pixels)[both].sum())
 
-    def judge(self) -> None:
-        """Facts and problems of all labels that were looked at."""
+    def judge(self, compare: bool = True) -> None:
+        """Facts and problems of all labels that were looked at; ``compare``: also points with pixels."""
         if not self._annotated:
             return
         self.notes.facts["labelled"] = self._labelled / max(1, self._known)
@@ -108,7 +108,7 @@ class TruthCheck:
         if not self._labelled:
             mend = "bring the labels of this data set, or leave them out: nothing can be evaluated"
             self.notes.add("warning", "ground truth is there, but all of it is unlabelled", self._last, mend)
-        if self._pairs >= _MIN_PAIRS:
+        if compare and self._pairs >= _MIN_PAIRS:
             share = self._agreeing / self._pairs
             self.notes.facts["label_agreement_2d_3d"] = share
             if share < LOW_AGREEMENT:
