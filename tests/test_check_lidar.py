@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from fixtures_scenes import TinySource, TinyTruth
 from fixtures_street import CAR, ROAD
 from scenelift.check import summary_lines
 from scenelift.check.lidar import READINGS
-from scenelift.config import Config, KittiData, LidarData, NuScenesData, PairingConfig
+from scenelift.config import Config, KittiData, LidarData, NuScenesData
 from scenelift.errors import DataError
 from scenelift.types import IGNORE, Frame, Frames, Scene, SceneTruth
 
@@ -205,8 +206,10 @@ def test_images_alone_have_no_cameras_to_complain_of():
 def keyframe() -> TinySource:
     if not KEYFRAME.is_dir():
         pytest.skip("a real key frame is absent: ../shared/data/nuscenes_keyframe")
-    from nuscenes.nuscenes import NuScenes
-    from pyquaternion import Quaternion
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the devkit imports
+        from nuscenes.nuscenes import NuScenes
+        from pyquaternion import Quaternion
 
     opened = NuScenes("v1.0-mini", str(KEYFRAME), verbose=False)
 
@@ -243,7 +246,3 @@ def test_a_real_key_frame_is_ok(keyframe):
 def test_a_real_key_frame_with_wrong_matrices(keyframe, reading):
     report = check(with_matrices(keyframe, WRONG[reading]), config(LidarData(path="x")))
     assert f"looks like {reading.replace('_', ' ')}:" in report.errors[0].what
-
-
-def test_pairing_config_of_lidar_is_what_the_tests_use():
-    assert WITHOUT_DEPTH.pairing == PairingConfig(depth_test="none", min_depth_m=1.0)

@@ -158,6 +158,8 @@ class LidarCheck:
             for frame in frames:
                 pose = read(frame.cam_from_world)
                 upright.append(float(-pose[1, :3] @ up_world))
+                if upright[-1] <= UPRIGHT and name != "as_given":
+                    return Evidence(upright[-1], 0.0, None)  # out of question, and not worth a projection
                 share, ratio = _edge_ratio(points_world, replace(frame, cam_from_world=pose))
                 shares.append(share)
                 if ratio is not None:

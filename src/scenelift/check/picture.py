@@ -29,6 +29,7 @@ _GOOD, _WARN, _BAD = (40, 120, 60), (170, 110, 0), (176, 32, 32)
 _BAR, _BAR_HEIGHT, _MOST_BARS = (78, 121, 167), 110, 64
 _MOST_POINTS = 60_000
 _MOST_PROBLEMS = 8
+_MOST_LETTERS = 1200
 _NEAR_TO_FAR = np.array(
     [
         (165, 20, 20),
@@ -272,7 +273,7 @@ class _Page:
     def _words(self, text: str, size: int, color: tuple[int, int, int], left: int = _GAP) -> None:
         """Wrapped text; at most three lines, the rest left out."""
         font = self.fonts[size]
-        lines = _wrapped(_plain(text), font, _WIDTH - left - _GAP)
+        lines = _wrapped(_plain(text)[:_MOST_LETTERS], font, _WIDTH - left - _GAP)
         for number, line in enumerate(lines[:3]):
             cut = number == 2 and len(lines) > 3
             self.pen.text((left, self.top), f"{line} ..." if cut else line, color, font)
@@ -301,7 +302,8 @@ def _clipped(text: str, font: Font, room: int) -> str:
     """The text, cut where it is wider than ``room`` pixels."""
     if font.getlength(text) <= room:
         return text
-    keep = len(text)
-    while keep > 1 and font.getlength(f"{text[:keep]}...") > room:
-        keep -= 1
-    return f"{text[:keep]}..."
+    low, high = 0, len(text)
+    while low < high:
+        keep = (low + high + 1) // 2
+        low, high = (keep, high) if font.getlength(f"{text[:keep]}...") <= room else (low, keep - 1)
+    return f"{text[:low]}..."
