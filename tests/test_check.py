@@ -10,7 +10,7 @@ from scenelift.check import CheckReport, check_source, raise_if_bad, summary_lin
 from scenelift.config import CaptureData, Config
 from scenelift.errors import DataError
 from scenelift.files import write_ply_points
-from scenelift.scenes import Problem
+from scenelift.scenes import Findings, Problem
 from scenelift.scenes.capture import Capture
 from scenelift.types import Frames, Scene
 
@@ -74,6 +74,12 @@ def test_a_source_of_many_scenes_is_sampled():
         def names(self, split):
             return tuple(f"{split}-{i}" for i in range(10))
 
+        def frame_count(self, name):
+            return 4
+
+        def findings(self):
+            return Findings()
+
         def scene(self, name):
             self.asked.append(name)
             frames = [replace(frame, scene=name) for frame in room_frames(4)]
@@ -98,6 +104,12 @@ def test_a_source_without_scenes_or_frames():
 
         def names(self, split):
             return self._names
+
+        def frame_count(self, name):
+            return 0
+
+        def findings(self):
+            return Findings()
 
         def scene(self, name):
             return Scene(name, np.zeros((0, 3), np.float32), None, Frames.of([]))
