@@ -3,7 +3,8 @@
 Makes a tree of tiny files in a temporary folder, with the names of the official train and val splits and the
 layout of scannet_frames_25k, and opens it as scenelift does: construct, names of both splits, frame count of
 every scan. Prints the seconds of the first opening, of the second (from the index), of one after a frame was
-added to one scan (wall clock and CPU), the ratio of first to second, and the sizes of the index and of the pickled source.
+added to one scan (wall clock and CPU), the ratio of first to second, and the sizes of the index and of the
+pickled source.
 """
 
 from __future__ import annotations

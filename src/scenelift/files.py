@@ -31,7 +31,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from scenelift.errors import DataError, OutputError
+from scenelift.errors import DataError, OutputError, one_line
 from scenelift.ply import decode_points, encode_points
 from scenelift.types import F32, U8, U16
 
@@ -265,6 +265,8 @@ def decode_image(
     plugin = {b"\x89PN": PngImageFile, b"\xff\xd8\xff": JpegImageFile}.get(data[:3])
     if plugin is None:
         raise DataError(f"expected {what} at {where}, found a file that begins with {data[:8]!r}; convert it")
+    # IndexError: Pillow's, for a PNG without image data.
+    faults = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
     try:
         if plugin is PngImageFile:
             PngImageFile(io.BytesIO(data)).verify()  # checksums: load() alone overlooks flipped bits
@@ -272,9 +274,10 @@ def decode_image(
         if image.width * image.height <= MAX_PIXELS and shape in (None, (image.height, image.width)):
             image.load()
             return image
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error) as error:
+    except faults as error:
         raise DataError(
-            f"expected {what} at {where}, found it truncated or damaged ({error}); copy or export it again"
+            f"expected {what} at {where}, found it truncated or damaged ({one_line(error)}); "
+            "copy or export it again"
         ) from error
     if shape is not None and image.width * image.height <= MAX_PIXELS:
         raise DataError(
