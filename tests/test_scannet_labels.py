@@ -145,6 +145,16 @@ def test_label_images_of_another_kind(root: Path, image: Image.Image, message: s
         opened(root).truth.frame(TRAIN, "000000")
 
 
+def test_a_label_image_without_image_data(root: Path) -> None:
+    data = png(np.zeros((4, 4), np.uint8))
+    at = data.index(b"IDAT") - 4
+    size = 12 + int.from_bytes(data[at : at + 4], "big")
+    path = root / "scannet_frames_25k" / TRAIN / "label" / "000000.png"
+    path.write_bytes(data[:at] + data[at + size :])
+    with pytest.raises(DataError, match="truncated or damaged"):
+        opened(root).truth.frame(TRAIN, "000000")
+
+
 # --- objects, segments, 200 classes --------------------------------------------------------------------
 
 
@@ -274,7 +284,7 @@ def test_the_table_of_200_classes_against_the_official_table() -> None:
     category = {row[1]: row[2] for row in lines}
     names = labels.scannet200().names
     differing = {raw: names[i] for raw, i in labels.train_ids_200(path).items() if category[raw] != names[i]}
-    assert differing == {"crate": "crate", "stick": "object"}  # the table spells the first "create"
+    assert differing == {"create": "crate", "stick": "object"}  # the first is a slip of the table
 
 
 # --- PLY properties ------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from scenelift.errors import DataError, OutputError
+from scenelift.errors import DataError, OutputError, one_line
 from scenelift.ply import decode_points, encode_points
 from scenelift.types import F32, U8, U16
 
@@ -44,7 +44,17 @@ _MOST_PACKED = 1032
 """Bytes that one byte unpacks to at most: deflate's limit. JPEG spends a bit or more on 64 pixels: 512."""
 
 # Warnings, of damaged EXIF data, are raised where a program makes them errors.
-IMAGE_FAULTS = (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error, Warning)
+IMAGE_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Warning,
+)
 """What Pillow's readers raise on damaged files."""
 
 _TEMP_PREFIX = ".scenelift-tmp."
@@ -272,6 +282,7 @@ def decode_image(
     plugin = {b"\x89PN": PngImageFile, b"\xff\xd8\xff": JpegImageFile}.get(data[:3])
     if plugin is None:
         raise DataError(f"expected {what} at {where}, found a file that begins with {data[:8]!r}; convert it")
+    # IndexError: Pillow's, for a PNG without image data.
     try:
         if plugin is PngImageFile:
             PngImageFile(io.BytesIO(data)).verify()  # checksums: load() alone overlooks flipped bits
@@ -284,7 +295,8 @@ def decode_image(
             raise ValueError(f"{image.width} × {image.height} pixels cannot be in {len(data):,} bytes")
     except IMAGE_FAULTS as error:
         raise DataError(
-            f"expected {what} at {where}, found it truncated or damaged ({error}); copy or export it again"
+            f"expected {what} at {where}, found it truncated or damaged ({one_line(error)}); "
+            "copy or export it again"
         ) from error
     if shape is not None and image.width * image.height <= MAX_PIXELS:
         raise DataError(

@@ -23,4 +23,5 @@ def resize_nearest(array: U8 | U16, shape: tuple[int, int]) -> U8 | U16:
         np.floor((np.arange(new) + 0.5) * old / new).astype(np.int64)
         for old, new in zip(array.shape, shape, strict=True)
     )
-    return array[rows[:, None], columns]
+    resized: U8 | U16 = array[rows[:, None], columns]
+    return resized

