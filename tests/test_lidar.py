@@ -155,7 +155,7 @@ def test_lens_distortion_is_taken_out(tmp_path: Path) -> None:
     best, _ = agreement(plain, "000000")
     assert agreement(bent, "000000")[0] > best - 0.01
     assert agreement(wrong, "000000")[0] < best - 0.01
-    assert "_source_uv" not in vars(bent._lenses["front"]) or len(pickle.dumps(bent)) < 4_000_000
+    assert len(pickle.dumps(bent)) < 50_000  # maps of pixels stay behind
 
 
 @pytest.mark.skipif(not NUSCENES.is_dir(), reason=f"no nuScenes key frame at {NUSCENES}")

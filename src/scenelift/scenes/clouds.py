@@ -176,7 +176,7 @@ def _decode_bin(data: bytes, path: Path, columns: int | None) -> F32:
     if len(data) % (4 * columns):
         raise DataError(
             f"expected rows of {columns} float32 numbers ({4 * columns} bytes) at {path}, found "
-            f"{len(data):,} bytes, which is no multiple; the file is cut off or has another number of columns"
+            f"{len(data):,} bytes, which is no multiple; copy it again or check its columns"
         )
     return np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(-1, columns)
 

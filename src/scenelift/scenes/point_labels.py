@@ -55,5 +55,5 @@ def _expect_count(found: float, count: int, path: Path) -> None:
     if found != count:
         raise DataError(
             f"expected {count:,} labels at {path}, one for each point of its cloud, found {found:,.10g}; "
-            "the labels belong to another cloud or are cut off"
+            "take the labels of this cloud, whole"
         )

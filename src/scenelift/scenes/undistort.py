@@ -63,6 +63,11 @@ class Undistorter:
         self.model = model
         self.coefficients = tuple(float(value) for value in coefficients)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made of, without the map: workers compute their own."""
+        kept = ("intrinsics", "shape", "model", "coefficients")
+        return {name: value for name, value in vars(self).items() if name in kept}
+
     def image(self, image: U8) -> U8:
         """An (H, W, 3) uint8 image without distortion: bilinear; black where the lens shows nothing."""
         self._check(image)
