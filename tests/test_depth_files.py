@@ -145,7 +145,7 @@ def test_a_header_that_claims_too_much(tmp_path):
     at = data.index(b"dataWindow\0box2i\0") + len(b"dataWindow\0box2i\0") + 4
     data[at + 8 : at + 16] = (9999).to_bytes(4, "little") * 2
     path.write_bytes(data)
-    with pytest.raises(DataError, match="expected at least .* bytes for 10000 × 10000 pixels"):
+    with pytest.raises(DataError, match=r"expected at least .* bytes for 10000 × 10000 pixels"):
         read_exr(path)
 
 
