@@ -178,16 +178,17 @@ class Capture:
                 f"expected frames with a pose in {self.config.path}, found all {len(lost)} lost; "
                 "track the camera again"
             )
-        error = {name: geometry.rigid_error(torch.from_numpy(self._file_poses[name])) for name in files}
+        poses = torch.from_numpy(np.stack([self._file_poses[name] for name in files]))
+        if geometry.rigid_error(poses) <= RIGID_TOLERANCE:  # all at once: a long capture opens in a second
+            return files
+        error = {name: geometry.rigid_error(pose) for name, pose in zip(files, poses, strict=True)}
         bent = [name for name in files if error[name] > RIGID_TOLERANCE]
-        if bent:
-            raise DataError(
-                f"expected rigid 4×4 camera poses in {self.config.path} (RᵀR within {RIGID_TOLERANCE} "
-                f"of I, det R > 0, last row 0 0 0 1), found {len(bent)} of {len(files)} that are not: "
-                f"{some(self._pose_files(bent))} (off by {max(error[name] for name in bent):.3g}); "
-                "remove scale or mirroring from the poses, or delete the files of these frames"
-            )
-        return files
+        raise DataError(
+            f"expected rigid 4×4 camera poses in {self.config.path} (RᵀR within {RIGID_TOLERANCE} "
+            f"of I, det R > 0, last row 0 0 0 1), found {len(bent)} of {len(files)} that are not: "
+            f"{some(self._pose_files(bent))} (off by {max(error[name] for name in bent):.3g}); "
+            "remove scale or mirroring from the poses, or delete the files of these frames"
+        )
 
     def _pose_files(self, names: tuple[str, ...] | list[str]) -> list[str]:
         by_name = {files.name: files.pose_place for files in self._layout.frames}
