@@ -304,13 +304,13 @@ def test_many_images_are_listed_once(tmp_path, monkeypatch, count):
         os.close(os.open(tmp_path / "train" / f"{number}.png", os.O_CREAT))
     start = time.perf_counter()
     names = open_images(tmp_path).names("train")
-    assert time.perf_counter() - start < count / 4_000
+    assert time.perf_counter() - start < count / 500
     assert names == tuple(f"train-{number}" for number in range(count))
     monkeypatch.setattr(images_layout, "_listing", lambda folder: [])  # would find nothing
     start = time.perf_counter()
     source = open_images(tmp_path)
     assert source.names("train") == names
-    assert time.perf_counter() - start < count / 4_000
+    assert time.perf_counter() - start < count / 500
     assert source.scene("train-0").frames[0].image.shape == (4, 4, 3)
 
 
