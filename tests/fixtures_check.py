@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
+from scipy.spatial.transform import Rotation, Slerp
 
+from fixtures_capture import camera_path
 from fixtures_scenes import TinySource, TinyTruth
 from fixtures_street import NAMES, SKY, VEHICLE_FROM_CAMERA_AXES, camera_image, lidar_scan, pose
 from scenelift.check import CheckReport, check_source, summary_lines
@@ -77,6 +79,21 @@ def street(scenes: int = 3, cameras: tuple[str, ...] = tuple(YAWS), labelled: bo
             truth.scenes[name] = SceneTruth(labels)
         built.append(Scene(name, points, None, Frames.of(frames)))
     return TinySource(built, truth if labelled else None)
+
+
+WALK = camera_path(80, 0.05)
+"""The camera of a walk through the room of `fixtures_capture`, every 0.05 s."""
+
+
+def walk_pose(time_s: float) -> F64:
+    """(4, 4) cam_from_world at a time of the walk."""
+    world_from_cam = np.linalg.inv(np.stack(WALK))
+    times = np.arange(len(WALK)) * 0.05
+    pose = np.eye(4)
+    pose[:3, :3] = Slerp(times, Rotation.from_matrix(world_from_cam[:, :3, :3]))([time_s]).as_matrix()[0]
+    pose[:3, 3] = [np.interp(time_s, times, world_from_cam[:, axis, 3]) for axis in range(3)]
+    inverse: F64 = np.linalg.inv(pose)
+    return inverse
 
 
 def with_matrices(source: TinySource, change: Callable[[F64], F64]) -> TinySource:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import BaseModel
-from scipy.spatial.transform import Rotation, Slerp
 
 from fixtures_capture import INTRINSICS, SEVEN_SCENES, camera_path, cast, write_capture
-from fixtures_check import check, edited, only_error, room
+from fixtures_check import check, edited, only_error, room, walk_pose
 from fixtures_scenes import TinySource
 from scenelift.check import check_source, summary_lines
 from scenelift.config import CaptureData, Config, ScanNetData
@@ -174,22 +173,9 @@ class Clock(BaseModel):
     time_offset_s: float = 0.0
 
 
-WALK = camera_path(80, 0.05)
-"""A pose every 0.05 s."""
-
-
-def pose_at(time_s):
-    world_from_cam = np.linalg.inv(np.stack(WALK))
-    times = np.arange(len(WALK)) * 0.05
-    pose = np.eye(4)
-    pose[:3, :3] = Slerp(times, Rotation.from_matrix(world_from_cam[:, :3, :3]))([time_s]).as_matrix()[0]
-    pose[:3, 3] = [np.interp(time_s, times, world_from_cam[:, axis, 3]) for axis in range(3)]
-    return np.linalg.inv(pose)
-
-
 @lru_cache(maxsize=32)
 def rendered(time_s):
-    return cast(pose_at(time_s))[:2]
+    return cast(walk_pose(time_s))[:2]
 
 
 class Tracked:
@@ -215,7 +201,7 @@ class Tracked:
         for index in range(12):
             true_s = 0.8 + 0.2 * index
             image, depth_m = rendered(true_s)
-            looked_up = pose_at(true_s + self.ahead_s + self.config.time_offset_s)
+            looked_up = walk_pose(true_s + self.ahead_s + self.config.time_offset_s)
             frames.append(Frame(name, f"{index}", image, INTRINSICS, looked_up, depth_m))
         return Scene(name, np.zeros((0, 3), np.float32), None, Frames.of(frames))
 
