@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from scenelift.scenes.nuimages import LABEL_OF_CATEGORY
-from scenelift.scenes.rle import encode_mask
+from scenelift.scenes.nuimages.rle import encode_mask
 
 SAMPLES, ANSWERED = 67_279, 50
 HEIGHT, WIDTH = 900, 1600

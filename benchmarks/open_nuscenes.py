@@ -42,7 +42,7 @@ PER_SAMPLE = sum(ROWS.values())
 
 def write_tables(folder: Path, scenes: int) -> None:
     """All tables the devkit asks for, as it writes them: ``json.dump(..., indent=0)``."""
-    from scenelift.scenes.nuscenes_labels import RAW_NAMES
+    from scenelift.scenes.nuscenes.labels import RAW_NAMES
 
     names = _official_names()[:scenes]
     place = folder / VERSION

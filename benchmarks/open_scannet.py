@@ -25,7 +25,7 @@ import numpy as np
 from layouts_scannet import DEPTH_INTRINSICS, matrix4
 from scenelift.config import ScanNetData
 from scenelift.scenes.scannet import ScanNet
-from scenelift.scenes.scannet_layout import official_split
+from scenelift.scenes.scannet.layout import official_split
 
 
 def make_tree(root: Path, scans: int, frames: int) -> int:

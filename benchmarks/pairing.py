@@ -2,7 +2,7 @@
 
 100,000 points and 300 frames of 640×480 with depth, of a flat of four rooms (each frame sees part of one of
 them) and of a single room. The loop projects every point into every frame, as data preparation scripts do;
-both must find the same pairs, but for points on the very edge of a pixel or of the tolerance. The floor is what no
+both must find the same pairs, but for points on the edge of a pixel or of the tolerance. The floor is what no
 method can do without: reading the depth at as many places as there are pairs, and writing the pairs.
 """
 

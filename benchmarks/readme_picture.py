@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from scenelift import pipeline
-from scenelift.files import write_jpeg
+from scenelift.image_files import write_jpeg
 from scenelift.options import reopen_session
 from scenelift.report import Picture
 from scenelift.summary import pictures

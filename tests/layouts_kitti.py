@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import fixtures_street as street
-from scenelift.files import write_png
+from scenelift.image_files import write_png
 from scenelift.types import F64
 
 SHAPE = (94, 310)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import fixtures_street as street
-from scenelift.files import write_png
+from scenelift.image_files import write_png
 from scenelift.types import F32, F64, U8
 
 PCD_KINDS = ("ascii", "binary", "binary_compressed")

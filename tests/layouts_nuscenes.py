@@ -19,7 +19,7 @@ from PIL import Image
 from pyquaternion import Quaternion
 
 from fixtures_street import CAR, HOUSE, PERSON, ROAD, SIDEWALK, SKY, TREE, camera_image, lidar_scan, pose
-from scenelift.scenes.nuscenes_labels import RAW_NAMES
+from scenelift.scenes.nuscenes.labels import RAW_NAMES
 from scenelift.types import F32, F64, U8
 
 CAMERAS = {  # channel: yaw in degrees, seconds after the LiDAR

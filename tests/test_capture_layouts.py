@@ -30,11 +30,11 @@ from scenelift.config import PairingConfig
 from scenelift.errors import DataError
 from scenelift.files import write_ply_points
 from scenelift.pairing import coverage, pair_points
-from scenelift.scenes.capture_files import inside
-from scenelift.scenes.capture_layout import LAYOUTS, find_layout
-from scenelift.scenes.capture_redwood import read_log, read_open3d_intrinsics
-from scenelift.scenes.capture_transforms import transforms_layout
-from scenelift.scenes.capture_tum import tum_layout
+from scenelift.scenes.capture.layouts import LAYOUTS, find_layout
+from scenelift.scenes.capture.redwood import read_log, read_open3d_intrinsics
+from scenelift.scenes.capture.transforms import transforms_layout
+from scenelift.scenes.capture.tum import tum_layout
+from scenelift.scenes.folders import inside
 from scenelift.types import Frame
 
 HALF_UNIT_M = {

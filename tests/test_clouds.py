@@ -26,7 +26,7 @@ from layouts_lidar import (
 from scenelift.errors import DataError
 from scenelift.files import write_ply_points
 from scenelift.scenes.clouds import read_cloud
-from scenelift.scenes.pcd import lzf_decompress
+from scenelift.scenes.clouds.pcd import lzf_decompress
 
 POINTS, RGB = some_points()
 

@@ -16,23 +16,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from scenelift import files
+from scenelift import image_files
 from scenelift.errors import DataError, OutputError
 from scenelift.files import (
     atomic_path,
     atomic_write,
     is_temp,
-    read_depth_png,
     read_json,
     read_ply_points,
-    read_rgb,
     safe_name,
     sweep_temp_files,
-    write_jpeg,
     write_json,
     write_ply_points,
-    write_png,
 )
+from scenelift.image_files import read_depth_png, read_rgb, write_jpeg, write_png
 
 
 @pytest.fixture
@@ -314,7 +311,7 @@ def test_images_that_unpack_to_gigabytes_are_refused_unopened(tmp_path, monkeypa
         with pytest.raises(DataError, match="found 50000 × 50000; scale it down"):
             read_rgb(tmp_path / "a.png")
     write_png(tmp_path / "b.png", rgb)
-    monkeypatch.setattr(files, "MAX_PIXELS", 13 * 17 - 1)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 13 * 17 - 1)
     with pytest.raises(DataError, match="at most 220 pixels"):
         read_rgb(tmp_path / "b.png")
 

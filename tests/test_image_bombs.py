@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 import fuzzing
-from scenelift import files
+from scenelift import image_files
 from scenelift.errors import DataError
-from scenelift.files import read_depth_png, read_rgb
+from scenelift.image_files import read_depth_png, read_rgb
 from scenelift.scenes.label_images import read_image_shape, read_label_png
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -88,7 +88,7 @@ def test_bombs_are_refused_or_read_in_little_memory_and_time(folder):
         import resource, sys, time
         from pathlib import Path
         from scenelift.errors import DataError
-        from scenelift.files import read_depth_png, read_rgb
+        from scenelift.image_files import read_depth_png, read_rgb
         from scenelift.scenes.label_images import read_image_shape, read_label_png
         from PIL import Image
         folder = Path(sys.argv[1])
@@ -282,7 +282,7 @@ def test_png_checksums_are_recomputed_and_still_no_harm(tmp_path):
 
 def test_the_limit_is_one_for_all(tmp_path, monkeypatch):
     Image.new("L", (20, 20)).save(tmp_path / "a.png")
-    monkeypatch.setattr(files, "MAX_PIXELS", 399)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 399)
     for read in (read_rgb, read_label_png, read_depth_png):
         with pytest.raises(DataError, match="at most 399 pixels"):
             read(tmp_path / "a.png")

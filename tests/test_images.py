@@ -20,9 +20,9 @@ import fuzzing
 from layouts_nuimages import IMAGE_CLASSES, SHAPE, view, write_images
 from scenelift.config import ImagesData
 from scenelift.errors import DataError
-from scenelift.scenes import images_layout
 from scenelift.scenes.images import Images, nominal_intrinsics
-from scenelift.scenes.images_layout import read_classes
+from scenelift.scenes.images import layout as images_layout
+from scenelift.scenes.images.layout import read_classes
 from scenelift.types import IGNORE
 
 CAMVID = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid"

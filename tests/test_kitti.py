@@ -31,8 +31,8 @@ from scenelift.errors import DataError
 from scenelift.geometry import project
 from scenelift.pairing import pair_points
 from scenelift.scenes.kitti import Kitti
-from scenelift.scenes.kitti_calib import kitti360_camera, object_camera, sequence_camera
-from scenelift.scenes.kitti_labels import (
+from scenelift.scenes.kitti.calib import kitti360_camera, object_camera, sequence_camera
+from scenelift.scenes.kitti.labels import (
     CITYSCAPES,
     KITTI_360_LABELS,
     SEMANTIC_KITTI,

@@ -29,8 +29,8 @@ from scenelift.config import LidarData, PairingConfig
 from scenelift.errors import DataError
 from scenelift.pairing import pair_points
 from scenelift.scenes.lidar import Lidar
-from scenelift.scenes.lidar_calib import read_calibration, schema_text
-from scenelift.scenes.lidar_layout import EgoMotion, match_images, read_poses, time_ns
+from scenelift.scenes.lidar.calib import read_calibration, schema_text
+from scenelift.scenes.lidar.layout import EgoMotion, match_images, read_poses, time_ns
 from scenelift.scenes.point_labels import read_point_labels
 from scenelift.types import IGNORE
 

@@ -22,8 +22,9 @@ from layouts_nuimages import CATEGORIES, INTRINSICS, SHAPE, rle, token, write_nu
 from scenelift import files
 from scenelift.config import NuImagesData
 from scenelift.errors import DataError
-from scenelift.scenes import nuimages_index, tables
+from scenelift.scenes import tables
 from scenelift.scenes.nuimages import IGNORED_CATEGORIES, LABEL_OF_CATEGORY, NUIMAGES11, NuImages
+from scenelift.scenes.nuimages import index as nuimages_index
 from scenelift.scenes.tables import read_placed_rows, read_row, read_rows
 from scenelift.types import IGNORE
 

@@ -24,8 +24,8 @@ from scenelift.config import PairingConfig
 from scenelift.config_data import NuScenesData
 from scenelift.geometry import project
 from scenelift.pairing import pair_points
-from scenelift.scenes import nuscenes_index
 from scenelift.scenes.nuscenes import NuScenes
+from scenelift.scenes.nuscenes import index as nuscenes_index
 from scenelift.types import F64, Frame
 
 KEYFRAME = Path(__file__).resolve().parents[2] / "shared" / "data" / "nuscenes_keyframe"

@@ -17,10 +17,10 @@ from fuzzing import MANY, QUICK, only_data_errors
 from layouts_nuscenes import CAMERAS, Tree, token, write_nuscenes
 from scenelift.config_data import NuScenesData
 from scenelift.errors import DataError
-from scenelift.scenes import nuscenes_findings
 from scenelift.scenes.nuscenes import NuScenes
-from scenelift.scenes.nuscenes_files import read_lidar, read_raw_labels
-from scenelift.scenes.nuscenes_tables import read_tables
+from scenelift.scenes.nuscenes import findings as nuscenes_findings
+from scenelift.scenes.nuscenes.files import read_lidar, read_raw_labels
+from scenelift.scenes.nuscenes.tables import read_tables
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from nuscenes.eval.lidarseg.utils import LidarsegClassMapper
 from nuscenes.utils import splits
 from nuscenes.utils.color_map import get_colormap
 
-from scenelift.scenes.nuscenes_labels import (
+from scenelift.scenes.nuscenes.labels import (
     NUSCENES16,
     RAW_NAMES,
     category_fault,

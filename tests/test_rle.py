@@ -13,9 +13,9 @@ from nuimages.utils.utils import mask_decode
 from pycocotools import mask as coco
 
 import fuzzing
-from scenelift import files
+from scenelift import image_files
 from scenelift.errors import DataError
-from scenelift.scenes.rle import decode_mask, decode_runs, encode_mask, paint
+from scenelift.scenes.nuimages.rle import decode_mask, decode_runs, encode_mask, paint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 """pycocotools hands NumPy its arrays in a way that NumPy is about to give up."""
@@ -119,7 +119,7 @@ def test_numbers_that_would_overflow_are_refused():
 
 
 def test_the_largest_mask_is_that_of_the_largest_image(monkeypatch):
-    monkeypatch.setattr(files, "MAX_PIXELS", 99)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 99)
     with pytest.raises(DataError, match="a mask of 10 × 10 pixels"):
         decode_mask(encode_mask(np.ones((10, 10), bool)), (10, 10), "here")
 

@@ -22,12 +22,12 @@ from scenelift import geometry
 from scenelift.config import PairingConfig, ScanNetData
 from scenelift.errors import DataError
 from scenelift.pairing import coverage, pair_points
-from scenelift.scenes import scannet_layout
 from scenelift.scenes.detect import detect_source
 from scenelift.scenes.registry import open_source
 from scenelift.scenes.scannet import ScanNet
-from scenelift.scenes.scannet_frames import read_axis_alignment
-from scenelift.scenes.scannet_layout import official_split
+from scenelift.scenes.scannet import layout as scannet_layout
+from scenelift.scenes.scannet.frames import read_axis_alignment
+from scenelift.scenes.scannet.layout import official_split
 from scenelift.types import IGNORE, Frame
 
 

@@ -23,10 +23,9 @@ from scenelift.classes import SCANNET20, scannet20_from_nyu40
 from scenelift.config import ScanNetData
 from scenelift.errors import DataError
 from scenelift.ply import decode_scalars, vertex_count
-from scenelift.scenes import scannet_labels as labels
-from scenelift.scenes.capture_files import read_intrinsics, read_pose
-from scenelift.scenes.scannet import ScanNet
-from scenelift.scenes.scannet_frames import read_axis_alignment
+from scenelift.scenes.matrices import read_intrinsics, read_pose
+from scenelift.scenes.scannet import ScanNet, labels
+from scenelift.scenes.scannet.frames import read_axis_alignment
 from scenelift.types import IGNORE
 
 

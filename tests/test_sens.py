@@ -17,8 +17,8 @@ from PIL import Image
 from fuzzing import MANY, QUICK, only_data_errors
 from layouts_scannet import COLOR_SHAPE, DEPTH_SHAPE, sens_bytes
 from scenelift.errors import DataError
-from scenelift.scenes import sens
 from scenelift.scenes.index import index_folder
+from scenelift.scenes.scannet import sens
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ class CaptureData(Section):
     source: Literal["capture"] = "capture"
     path: str
     layout: CaptureLayout | None = None
-    """How the folder is laid out; None = told from what lies in it (`scenelift.scenes.capture_layout`)."""
+    """How the folder is laid out; None = told from what lies in it (`scenelift.scenes.capture.layouts`)."""
     stride: int = Field(1, ge=1)
     """Use every n-th frame."""
     max_width: int | None = Field(None, ge=32)

@@ -9,7 +9,8 @@ import numpy as np
 
 from scenelift.classes import ClassTable
 from scenelift.errors import DataError
-from scenelift.files import atomic_write, write_png
+from scenelift.files import atomic_write
+from scenelift.image_files import write_png
 from scenelift.ply import encode_points
 from scenelift.types import F32, IGNORE, U8, U16, Bool
 

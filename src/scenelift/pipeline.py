@@ -30,7 +30,8 @@ from scenelift.cotrain import Trainer, cotrain
 from scenelift.errors import ConfigError
 from scenelift.evaluate import Evaluation
 from scenelift.export import overlay, write_label_png, write_labelled_ply, write_legend
-from scenelift.files import read_json, safe_name, write_jpeg, write_json
+from scenelift.files import read_json, safe_name, write_json
+from scenelift.image_files import write_jpeg
 from scenelift.models.image import fetch_weights
 from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor

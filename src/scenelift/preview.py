@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scenelift.annotations import Annotations
 from scenelift.classes import ClassTable
 from scenelift.export import NO_LABEL_COLOR, borders, overlay
-from scenelift.files import write_jpeg
+from scenelift.image_files import write_jpeg
 from scenelift.labels import refine
 from scenelift.scenes import SceneSource
 from scenelift.types import IGNORE, U8, U16

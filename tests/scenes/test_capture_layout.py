@@ -13,8 +13,9 @@ from fixtures_capture import (
     write_capture,
 )
 from scenelift.errors import DataError
-from scenelift.scenes.capture_files import looks_whole, natural_key, read_intrinsics
-from scenelift.scenes.capture_layout import find_layout
+from scenelift.scenes.capture.layouts import find_layout
+from scenelift.scenes.folders import looks_whole, natural_key
+from scenelift.scenes.matrices import read_intrinsics
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from fixtures_capture import (
 )
 from scenelift.errors import DataError
 from scenelift.files import write_ply_points
-from scenelift.scenes.fuse import EDGE_RATIO, fuse_depth, inner_pixels
+from scenelift.scenes.capture.fuse import EDGE_RATIO, fuse_depth, inner_pixels
 from scenelift.types import Frame
 
 
@@ -56,7 +56,7 @@ def test_fusion_against_the_slow_reference():
 def test_fusing_in_many_merges_changes_nothing(monkeypatch):
     frames = room_frames(6)
     once = fuse_depth(frames, 0.05, 8.0)
-    monkeypatch.setattr("scenelift.scenes.fuse._MERGE_ROWS", 1)
+    monkeypatch.setattr("scenelift.scenes.capture.fuse._MERGE_ROWS", 1)
     often = fuse_depth(iter(frames), 0.05, 8.0)
     assert np.allclose(once[0], often[0], atol=1e-6)
     assert np.array_equal(once[1], often[1])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fixtures_capture import INTRINSICS, SHAPE, cast, open_capture, room_frames, write_capture
 from scenelift.errors import DataError
-from scenelift.scenes.fuse import inner_pixels
+from scenelift.scenes.capture.fuse import inner_pixels
 from scenelift.scenes.rgbd import RgbdCamera, camera_fault, complete_intrinsics, metres, scale_intrinsics
 
 

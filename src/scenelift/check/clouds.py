@@ -10,7 +10,7 @@ from scenelift.check.report import FrameCoverage, Notes
 from scenelift.check.truth import TruthCheck
 from scenelift.config import PairingConfig
 from scenelift.pairing import pair_points
-from scenelift.scenes.capture_files import some
+from scenelift.scenes.folders import some
 from scenelift.types import U8, Bool, Frame, Scene
 
 MIN_POINTS_SEEN = 0.01

@@ -12,7 +12,7 @@ from torch import Tensor
 from scenelift.config import CaptureData, DataConfig
 from scenelift.errors import DataError
 from scenelift.scenes.agreement import DepthView
-from scenelift.scenes.capture_files import read_intrinsics
+from scenelift.scenes.matrices import read_intrinsics
 from scenelift.scenes.rgbd import camera_fault
 from scenelift.types import F64, Frame
 

@@ -13,7 +13,8 @@ from scenelift.check.clouds import without_depth
 from scenelift.check.report import CheckReport, FrameCoverage, counts_line, spread, to_json, verdict
 from scenelift.config import Config, PairingConfig
 from scenelift.errors import DataError
-from scenelift.files import write_jpeg, write_json
+from scenelift.files import write_json
+from scenelift.image_files import write_jpeg
 from scenelift.pairing import pair_points
 from scenelift.scenes import SceneSource
 from scenelift.types import F32, F64, U8, Frame, Scene

@@ -30,7 +30,7 @@ from scenelift.scenes.agreement import (
     pairs_of,
 )
 from scenelift.scenes.capture import UNITS_PER_METRE, Capture
-from scenelift.scenes.capture_files import some
+from scenelift.scenes.folders import some
 
 DEPTH_UNITS = (100.0, 1000.0, 5000.0, 10000.0)
 """Units per metre that occur: centimetres, millimetres, TUM RGB-D, tenths of millimetres. Whole metres do

@@ -13,7 +13,7 @@ from scenelift.check.looks import Look
 from scenelift.check.report import Notes, spread
 from scenelift.config import DataConfig
 from scenelift.scenes.agreement import PAIR_OFFSETS
-from scenelift.scenes.capture_files import some
+from scenelift.scenes.folders import some
 
 NO_FIT = 0.06
 """`Fit.fine` of images of other frames stays below (measured: up to 0.03)."""

@@ -9,7 +9,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from scenelift.errors import DataError, one_line
-from scenelift.files import IMAGE_FAULTS, decode_image, read_bytes
+from scenelift.files import read_bytes
+from scenelift.image_files import IMAGE_FAULTS, decode_image
 from scenelift.types import U8
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from scenelift import geometry
 from scenelift.config import PoseConvention
 from scenelift.errors import DataError
-from scenelift.scenes.depth_files import metres as metres
+from scenelift.scenes.capture.depth_files import metres as metres
 from scenelift.types import F32, F64, I64, U8
 
 _ASPECT_TOLERANCE = 0.02
