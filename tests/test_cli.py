@@ -202,7 +202,7 @@ def test_control_characters_of_names_do_not_reach_the_terminal(scenelift: Comman
     ended = scenelift("check", "no\x1b[31m\nwhere")
     assert ended.code == 2
     assert "\x1b" not in ended.out + ended.err
-    assert "where" in ended.out
+    assert "where" in ended.out + ended.err
 
 
 def test_a_bug_keeps_its_traceback(

@@ -13,10 +13,15 @@ from scenelift.config import AugmentConfig, Config, Section, SwitchConfig, Synth
 from scenelift.errors import ConfigError
 from scenelift.recipes import build, load
 from scenelift.runfolder import differences
+from scenelift.scenes.registry import SOURCES
 
 VARIANTS = {
     "defaults": [],
-    "capture": ["data.source=capture", "data.path=somewhere"],
+    **{
+        source: [f"data.source={source}", "data.path=somewhere"]
+        for source in SOURCES
+        if source != "synthetic"
+    },
     "simulated": ["teachers.labels.kind=simulated", "teachers.masks.kind=simulated"],
     "embedded": ["teachers.labels.kind=embedded", "teachers.masks.kind=embedded"],
 }
@@ -26,7 +31,18 @@ CANDIDATES = [
     *("true", "false", "2", "9", "0.3", "0.7", "100", "400", "8", "[0.5, 0.9]", "[1.1, 1.2]", "[64, 80]"),
     *("[64, 128]", "[a, b]", "word", "none", "world_to_cam", "relative", "small", "minkunet14", "constant"),
     *("image", "labels", "trainable", "adamw", "step", "teacher"),
-    *("sclip", "float16", "adaptive", "largest_on_top", "paired", "tum"),
+    *(
+        "sclip",
+        "float16",
+        "adaptive",
+        "largest_on_top",
+        "paired",
+        "tum",
+        "sens",
+        "scannet200",
+        "paper",
+        "[48, 64]",
+    ),
 ]
 """Values of which every key must take one."""
 
@@ -120,7 +136,7 @@ class TestValues:
             ("augment.scale=[0.5, 1]", "augment: scale below 1 needs a crop size"),
             ("augment.crop=[0, 9]", "augment.crop.0: .*greater than or equal to 8"),
             ("classes=wall", "classes: input should be a valid tuple, found 'wall'"),
-            ("data.source=lidar", "data: .*'lidar'.*'synthetic', 'capture'"),
+            ("data.source=radar", "data: .*'radar'.*'synthetic', 'capture'"),
         ],
     )
     def test_wrong_values_say_where_and_what(self, override: str, message: str) -> None:

@@ -38,7 +38,7 @@ INDOOR, OUTDOOR = "wall, floor, box", "road, building, car, tree, sidewalk"
 
 
 def rooms(write: Callable[..., object]) -> Callable[[Path], object]:
-    return lambda folder: write(folder, room_frames(5))
+    return lambda folder: write(folder, room_frames(4))
 
 
 def both_nuimages(folder: Path) -> None:
@@ -67,10 +67,10 @@ LABELLED = {
     "images": Labelled(write_images, "2D", "simulated", ("data.image_size=[48,64]",)),
     "lidar": Labelled(write_lidar, "2D 3D", "simulated", ("data.image_size=[48,80]",)),
     "semantickitti": Labelled(
-        lambda folder: write_odometry(folder, count=1), "3D", "embedded", ("data.image_size=[48,120]",)
+        lambda folder: write_odometry(folder, count=1), "3D", "embedded", ("data.image_size=[36,120]",)
     ),
     "kitti360": Labelled(
-        write_kitti360, "2D", "simulated", ("data.image_size=[48,120]", "data.cameras=[image_00]")
+        write_kitti360, "2D", "simulated", ("data.image_size=[36,120]", "data.cameras=[image_00]")
     ),
 }
 
@@ -116,7 +116,7 @@ def test_check_and_fit(name: str, tmp_path: Path, scenelift: Command) -> None:
     write, classes = UNLABELLED[name]
     data, run = tmp_path / "data", tmp_path / "run"
     write(data)
-    small = ["data.image_size=[48,120]"] if name == "kitti_object" else ["data.stride=2"]
+    small = ["data.image_size=[36,120]"] if name == "kitti_object" else ["data.stride=2"]
     checked = scenelift("check", data, "--json", *options(*small[: name == "kitti_object"]))
     assert checked.code == 0, checked
     assert json.loads(checked.out)["ok"]

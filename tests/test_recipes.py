@@ -15,7 +15,7 @@ from scenelift.recipes import build, load, load_resolved, merge, recipe_names
 
 PACKAGE = Path(scenelift.__file__).parent
 METHODS = [*recipe_names("methods"), *recipe_names("ablations")]
-TELLERS = {"compare.py", "summary.py", "cli.py", "pipeline.py", "report", "recipes"}
+TELLERS = {"compare.py", "summary.py", "cli.py", "cli_data.py", "pipeline.py", "report", "recipes"}
 """What chooses recipes or names them in results."""
 ATTENTION = {"config_teachers.py", "clip_dense.py", "clip.py"}
 """Where ``"maskclip"`` is a kind of attention, as it is called in print, and no recipe."""

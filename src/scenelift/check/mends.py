@@ -47,6 +47,15 @@ def depth_reading(data: DataConfig, settings: Mapping[str, str]) -> str:
 
 def intrinsics(data: DataConfig) -> str:
     """Where intrinsics have to be mended."""
+    if getattr(data, "image_size", None) is not None:
+        return (
+            "choose data.image_size in the proportions of the images, or null for their own size; "
+            f"if they are right, {_own_intrinsics(data)}"
+        )
+    return _own_intrinsics(data)
+
+
+def _own_intrinsics(data: DataConfig) -> str:
     if isinstance(data, LidarData):
         return "calib.json: give cameras.<name>.intrinsics in pixels of the images as they are now"
     if isinstance(data, CaptureData):
