@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from fixtures_capture import open_capture, room_frames, write_capture
 from fuzzing import MANY, QUICK, only_data_errors
 from scenelift.errors import DataError
-from scenelift.scenes.capture.depth_files import metres, read_depth, read_exr, read_npy
+from scenelift.scenes.depth_files import metres, read_depth, read_exr, read_npy
 
 DEPTH_M = np.linspace(0.5, 4.0, 48 * 64, dtype=np.float32).reshape(48, 64)
 

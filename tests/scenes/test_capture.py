@@ -5,10 +5,7 @@ import pytest
 
 from fixtures_capture import INTRINSICS, SEVEN_SCENES, edit_poses, open_capture, room_frames, write_capture
 from scenelift.errors import DataError
-from scenelift.scenes.rgbd import (
-    cam_from_world,
-    file_pose,
-)
+from scenelift.scenes.rgbd import cam_from_world, file_pose
 
 CONVENTIONS = ("cam_to_world", "world_to_cam", "cam_to_world_opengl", "world_to_cam_opengl")
 

@@ -9,7 +9,8 @@ from PIL import Image
 from fixtures_capture import INTRINSICS, SHAPE, cast, open_capture, room_frames, write_capture
 from scenelift.errors import DataError
 from scenelift.scenes.capture.fuse import inner_pixels
-from scenelift.scenes.rgbd import RgbdCamera, camera_fault, complete_intrinsics, metres, scale_intrinsics
+from scenelift.scenes.depth_files import metres
+from scenelift.scenes.rgbd import RgbdCamera, camera_fault, complete_intrinsics, scale_intrinsics
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from scenelift import geometry
 from scenelift.check.color import ColorView, edge_ratio
 from scenelift.check.report import Notes
 from scenelift.scenes.agreement import DepthView
-from scenelift.scenes.capture import RIGID_TOLERANCE
+from scenelift.scenes.rgbd import RIGID_TOLERANCE
 from scenelift.types import Frame
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from scenelift.scenes.agreement import (
     median_depth_m,
     pairs_of,
 )
-from scenelift.scenes.capture import UNITS_PER_METRE, Capture
+from scenelift.scenes.capture import Capture
 from scenelift.scenes.folders import some
 
 DEPTH_UNITS = (100.0, 1000.0, 5000.0, 10000.0)
@@ -51,6 +51,7 @@ HINT = 1.03
 
 HINT_LEFT = 0.6
 
+_MILLIMETRES = 1000.0
 _MIN_DEPTH_SHARE = 0.05
 _MIN_LANDED = 0.05
 _LARGEST_DEPTH_IN_METRES = 65
@@ -117,8 +118,12 @@ class DepthCheck:
         self.notes, self.source, self.data, self.where = notes, source, config.data, where
         capture = config.data if isinstance(config.data, CaptureData) else None
         self.convention: PoseConvention = source.convention if isinstance(source, Capture) else "cam_to_world"
-        self.units_per_metre = (capture and capture.depth_scale) or UNITS_PER_METRE
         self.min_coverage = capture.min_coverage if capture else 0.0
+
+    @cached_property
+    def units_per_metre(self) -> float:
+        """Of depth as it is stored; frames have been read by the time it is asked for."""
+        return self.source.units_per_metre if isinstance(self.source, Capture) else _MILLIMETRES
 
     def compare(self, looks: Sequence[Look]) -> None:
         """Compare frames within scenes, over all scenes at once."""

@@ -14,8 +14,10 @@ from PIL import Image
 from scenelift import geometry
 from scenelift.config import PoseConvention
 from scenelift.errors import DataError
-from scenelift.scenes.capture.depth_files import metres as metres
 from scenelift.types import F32, F64, I64, U8
+
+RIGID_TOLERANCE = 1e-2
+"""Poses further than this from rigid (`geometry.rigid_error`) are refused; 7-Scenes' reach 4e-4."""
 
 _ASPECT_TOLERANCE = 0.02
 _CENTRE_TOLERANCE = 0.2

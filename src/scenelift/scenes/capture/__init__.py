@@ -32,21 +32,15 @@ from scenelift.image_files import read_rgb
 from scenelift.orientation import up_from_cameras
 from scenelift.scenes import Findings, Problem
 from scenelift.scenes.capture.camera import CaptureCamera, build_camera
-from scenelift.scenes.capture.depth_files import read_depth, read_npy
 from scenelift.scenes.capture.files import FrameFiles, Layout, Lens, Lenses
 from scenelift.scenes.capture.fuse import fuse_depth
 from scenelift.scenes.capture.layouts import find_layout
 from scenelift.scenes.clouds import read_cloud
+from scenelift.scenes.depth_files import read_depth, read_npy
 from scenelift.scenes.folders import looks_whole, some
 from scenelift.scenes.matrices import read_pose
-from scenelift.scenes.rgbd import cam_from_world
+from scenelift.scenes.rgbd import RIGID_TOLERANCE, cam_from_world
 from scenelift.types import F32, F64, U8, Frame, Frames, Scene
-
-RIGID_TOLERANCE = 1e-2
-"""Poses further than this from rigid (`geometry.rigid_error`) are refused; 7-Scenes' reach 4e-4."""
-
-UNITS_PER_METRE = 1000.0
-"""Depth units of 16-bit PNG where neither ``depth_scale`` nor the layout say otherwise: millimetres."""
 
 _CAMERAS_KEPT = 16
 

@@ -26,11 +26,11 @@ from pathlib import Path
 from scenelift.config import CaptureData
 from scenelift.errors import DataError
 from scenelift.files import safe_name
-from scenelift.scenes.capture.depth_files import DEPTH_SUFFIXES, REFUSED_SUFFIXES, refuse_unknown
 from scenelift.scenes.capture.files import IMAGE_SUFFIXES, FrameFiles, Layout, Lenses, find_cloud
 from scenelift.scenes.capture.redwood import redwood_layout
 from scenelift.scenes.capture.transforms import transforms_layout
 from scenelift.scenes.capture.tum import tum_layout
+from scenelift.scenes.depth_files import DEPTH_SUFFIXES, REFUSED_SUFFIXES, refuse_unknown
 from scenelift.scenes.folders import by_stem, natural_key, some, visible
 
 _SEVEN_SCENES = re.compile(r"frame-(\d+)\.(color|depth|pose)\.(?:png|jpg|jpeg|txt)", re.IGNORECASE)

@@ -18,7 +18,6 @@ from scenelift.config import CaptureData
 from scenelift.errors import DataError
 from scenelift.files import read_bytes, read_json
 from scenelift.scenes import Problem
-from scenelift.scenes.capture.depth_files import DEPTH_SUFFIXES, REFUSED_SUFFIXES, refuse_unknown
 from scenelift.scenes.capture.files import (
     IMAGE_SUFFIXES,
     FrameFiles,
@@ -28,6 +27,7 @@ from scenelift.scenes.capture.files import (
     find_cloud,
     unique_names,
 )
+from scenelift.scenes.depth_files import DEPTH_SUFFIXES, REFUSED_SUFFIXES, refuse_unknown
 from scenelift.scenes.folders import natural_key, some, visible
 from scenelift.scenes.matrices import pinhole
 from scenelift.types import F64, I64

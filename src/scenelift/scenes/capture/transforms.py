@@ -28,7 +28,6 @@ from scenelift.config import CaptureData
 from scenelift.errors import DataError
 from scenelift.files import read_json
 from scenelift.scenes import Problem
-from scenelift.scenes.capture.depth_files import refuse_unknown
 from scenelift.scenes.capture.files import (
     IMAGE_SUFFIXES,
     FrameFiles,
@@ -39,6 +38,7 @@ from scenelift.scenes.capture.files import (
     find_cloud,
     unique_names,
 )
+from scenelift.scenes.depth_files import refuse_unknown
 from scenelift.scenes.folders import existing, inside, natural_key, some
 from scenelift.types import F64
 

@@ -27,8 +27,8 @@ import numpy as np
 from scenelift.config import CaptureData
 from scenelift.errors import DataError
 from scenelift.scenes import Problem
-from scenelift.scenes.capture.depth_files import refuse_unknown
 from scenelift.scenes.capture.files import FrameFiles, Layout, Lens, Lenses, find_cloud, unique_names
+from scenelift.scenes.depth_files import refuse_unknown
 from scenelift.scenes.folders import existing, inside, read_lines, some
 from scenelift.types import F64, I64
 

@@ -18,13 +18,14 @@ from scenelift.config import ScanNetData
 from scenelift.errors import DataError
 from scenelift.files import read_bytes
 from scenelift.image_files import read_depth_png, read_rgb
-from scenelift.scenes.capture import RIGID_TOLERANCE, UNITS_PER_METRE
+from scenelift.scenes.depth_files import metres
 from scenelift.scenes.matrices import read_intrinsics, read_pose
-from scenelift.scenes.rgbd import RgbdCamera, cam_from_world, camera_fault, metres, scale_intrinsics
+from scenelift.scenes.rgbd import RIGID_TOLERANCE, RgbdCamera, cam_from_world, camera_fault, scale_intrinsics
 from scenelift.scenes.scannet.layout import COLOR, DEPTH, POSE, SENS, Scan
 from scenelift.scenes.scannet.sens import SensHeader, find_frames, read_frame, read_header
 from scenelift.types import F32, F64, U8, U16, Frame, Frames
 
+_UNITS_PER_METRE = 1000.0
 _CAMERA_SHAPES = ((968, 1296), (480, 640))
 """(H, W) of ScanNet's cameras. Intrinsics may be those of the camera where images were scaled down."""
 _SAME_ASPECT = 0.02
@@ -135,7 +136,7 @@ def _exported(
         size=config.image_size,
     )
     pose = aligned_from_world @ world_from_cam
-    return _frame(scan, name, camera, color, metres(depth, UNITS_PER_METRE), pose)
+    return _frame(scan, name, camera, color, metres(depth, _UNITS_PER_METRE), pose)
 
 
 def _recorded(

@@ -26,10 +26,10 @@ import torch
 
 from scenelift import geometry
 from scenelift.errors import DataError
-from scenelift.scenes.capture import RIGID_TOLERANCE
 from scenelift.scenes.folders import natural_key, some
 from scenelift.scenes.index import remembered
 from scenelift.scenes.matrices import read_pose
+from scenelift.scenes.rgbd import RIGID_TOLERANCE
 from scenelift.types import F64
 
 SPLITS = ("train", "val", "test")
