@@ -71,7 +71,7 @@ class Undistorter:
     def image(self, image: U8) -> U8:
         """An (H, W, 3) uint8 image without distortion: bilinear; black where the lens shows nothing."""
         self._check(image)
-        if not any(self.coefficients):
+        if self._is_pinhole:
             return image
         height, width = self.shape
         scale = np.array([max(width - 1, 1), max(height - 1, 1)], np.float32)
@@ -92,7 +92,7 @@ class Undistorter:
             outside: for pixels at which the lens shows nothing; 0 for depth and instance ids.
         """
         self._check(array)
-        if not any(self.coefficients):
+        if self._is_pinhole:
             return array
         height, width = self.shape
         column, row = np.floor(self._source_uv + np.float32(0.5)).astype(np.int64).transpose(2, 0, 1)
@@ -108,6 +108,11 @@ class Undistorter:
         u, v = self._source_uv[..., 0], self._source_uv[..., 1]
         inside: Bool = (u >= -0.5) & (u < width - 0.5) & (v >= -0.5) & (v < height - 0.5)
         return inside
+
+    @property
+    def _is_pinhole(self) -> bool:
+        """A fisheye whose coefficients are all 0 is none: it is equidistant."""
+        return self.model != "fisheye" and not any(self.coefficients)
 
     def _check(self, array: npt.NDArray[Any]) -> None:
         if array.shape[:2] != self.shape:
