@@ -9,6 +9,7 @@ from PIL import Image
 
 from fixtures_capture import room_frames, write_capture
 from layouts_nuimages import write_images, write_nuimages
+from layouts_nuscenes import write_nuscenes
 from scenelift.errors import DataError
 from scenelift.scenes.detect import detect_source
 
@@ -70,10 +71,8 @@ LAYOUTS = {
         ["rgb/1.0.png", "depth/1.0.png", "rgb.txt", "depth.txt", "groundtruth.txt"],
         ["transforms.json", "images/0001.jpg"],
         ["transforms.json", "0001.jpg"],
-        ["keyframes/images/1.jpg", "keyframes/cameras/1.json"],
         ["color/0.jpg"],
-        [],
-        ["notes.txt"],
+        ["image/0.jpg", "depth/0.png", "scene/trajectory.log"],
     ],
 }
 
@@ -101,7 +100,21 @@ def test_what_stands_beside_does_not_matter(tmp_path):
     capture = write_capture(tmp_path / "room", room_frames(2))
     Image.new("RGB", (4, 4)).save(capture / "preview.png")
     assert detect_source(capture) == "capture"
-    assert detect_source(touch(tmp_path / "hidden", "._a.jpg", ".b.png", "notes.txt")) == "capture"
+    with pytest.raises(DataError, match=r"found notes\.txt; check the path"):
+        detect_source(touch(tmp_path / "hidden" / "folder", "._a.jpg", ".b.png", "notes.txt"))
+
+
+def test_a_folder_above_or_below(tmp_path):
+    write_nuscenes(tmp_path / "sets" / "nuscenes", samples=1)
+    with pytest.raises(
+        DataError, match=r"found .*; give one of the folders in it, such as .*nuscenes, which"
+    ):
+        detect_source(tmp_path / "sets")
+    with pytest.raises(DataError, match=r"; give the folder above it, .*nuscenes, which looks like nuscenes"):
+        detect_source(tmp_path / "sets" / "nuscenes" / "v1.0-mini")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="found an empty folder; check the path, or name the layout"):
+        detect_source(tmp_path / "empty")
 
 
 def test_where_there_is_no_folder(tmp_path):

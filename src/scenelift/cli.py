@@ -302,7 +302,8 @@ def weights(
     from scenelift.inventory import inventory, lines, to_json
     from scenelift.options import Teachers, resolve_config
 
-    config = resolve_config(".", recipe, data_recipe, None, Teachers(None, clip, sam), set_, 0, device)
+    own = ["data.source=capture", *(set_ or ())]
+    config = resolve_config(".", recipe, data_recipe, None, Teachers(None, clip, sam), own, 0, device)
     needed = inventory(config, download)
     typer.echo(json.dumps(to_json(needed), indent=1) if as_json else "\n".join(map(printable, lines(needed))))
     if any(item.problem is not None for item in needed):

@@ -6,6 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scenelift.errors import DataError
+from scenelift.scenes.folders import some, visible
+
+_CHILDREN = 20
+"""Folders in a folder that are looked at for a hint."""
 
 
 def _scannet(folder: Path) -> bool:
@@ -44,25 +48,57 @@ def _images(folder: Path) -> bool:
     return bool(pictures) and not posed and not (folder / "depth").is_dir()
 
 
-_TELLTALES: dict[str, Callable[[Path], bool]] = {
+def _capture(folder: Path) -> bool:
+    """What `scenelift.scenes.capture.layouts` goes by, or part of it: the check will say what is missing."""
+    parts = ("color", "depth", "pose", "image", "rgb", "transforms.json", "rgb.txt", "groundtruth.txt")
+    if any((folder / name).exists() for name in parts) or any(folder.glob("*.log")):
+        return True
+    return any(folder.glob("frame-*.*.*")) or any(folder.glob("seq-*/frame-*.*.*"))
+
+
+TELLTALES: dict[str, Callable[[Path], bool]] = {
     "scannet": _scannet,
     "nuimages": _nuimages,
     "nuscenes": _nuscenes,
     "lidar": _lidar,
     "kitti": _kitti,
     "images": _images,
+    "capture": _capture,
 }
+"""By source what tells its folders, in the order in which they are tried."""
 
 
 def detect_source(folder: Path) -> str:
-    """Name of the source that reads this folder; ``"capture"`` where no other one knows it.
+    """Name of the source that reads this folder.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or nothing in it tells; with a word on the folders around it.
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise DataError(
             f"expected 'synthetic' or a folder of data at {folder}, found {found}; check the path"
         )
-    return next((name for name, fits in _TELLTALES.items() if fits(folder)), "capture")
+    source = _told(folder)
+    if source is not None:
+        return source
+    names = [path.name for path in visible(folder)]
+    raise DataError(
+        f"expected data in a layout that is known ({', '.join(TELLTALES)}) at {folder}, found "
+        f"{some(names, 5) or 'an empty folder'}; {_where_else(folder)}"
+    )
+
+
+def _told(folder: Path) -> str | None:
+    return next((name for name, fits in TELLTALES.items() if fits(folder)), None)
+
+
+def _where_else(folder: Path) -> str:
+    """What to do with a folder that nothing tells."""
+    above = folder.resolve().parent
+    if (source := _told(above)) is not None and source != "images":
+        return f"give the folder above it, {above}, which looks like {source}"
+    for child in [path for path in visible(folder) if path.is_dir()][:_CHILDREN]:
+        if (source := _told(child)) is not None:
+            return f"give one of the folders in it, such as {child}, which looks like {source}"
+    return "check the path, or name the layout with --set data.source=NAME"
