@@ -18,6 +18,7 @@ from scenelift import checkpoint, pipeline
 from scenelift.errors import RunError
 from scenelift.models.networks import Networks
 from scenelift.predict import Predictor
+from scenelift.predictions import write_predictions
 
 
 @pytest.fixture
@@ -94,14 +95,13 @@ def test_such_a_run_labels_no_points(bench: Bench) -> None:
     scene = tiny_source().scene("scene0")  # one with a cloud
     predictor = Predictor(run.config, run.pair, None)
     assert not predictor.can_label(scene)
-    session = bench.session(**OVERRIDES)
-    session.opened = tiny_source()
     out = folder.path / "other"
-    shares = pipeline.write_predictions(session, predictor, ["scene0"], "digest", out)
+    wanted = (tiny_source(), ["scene0"], run.classes, predictor, "digest", out)
+    shares = write_predictions(*wanted)
     assert set(shares) == {"2D"}
     assert (out / "scene0" / "labels" / "f0.png").is_file()
     assert not (out / "scene0" / "points.ply").exists()
-    assert pipeline.write_predictions(session, predictor, ["scene0"], "digest", out) == shares
+    assert write_predictions(*wanted) == shares
 
 
 @pytest.mark.parametrize("granularity", ["step", "image", "pixel"])

@@ -219,6 +219,7 @@ def predict(run: RunArg, data: Data, out: Out, set_: Set = None, device: Device 
     from scenelift.device import resolve_device
     from scenelift.options import Teachers, resolve_config
     from scenelift.predict import Predictor
+    from scenelift.predictions import write_predictions
     from scenelift.progress import bars
     from scenelift.runfolder import RunFolder
 
@@ -233,8 +234,9 @@ def predict(run: RunArg, data: Data, out: Out, set_: Set = None, device: Device 
     folder.claim(config)
     predictor = Predictor(config, trained.pair, None)
     names = session.names("train", "val")
-    pipeline.write_predictions(
-        session, predictor, names, f"{config.digest()} {trained.pair.digest}", out / "predictions"
+    digest = f"{config.digest()} {trained.pair.digest}"
+    write_predictions(
+        session.source, names, session.classes, predictor, digest, out / "predictions", session.progress
     )
     typer.echo(f"predictions: {out / 'predictions'}")
 

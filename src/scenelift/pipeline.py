@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from scenelift import annotate as annotating
@@ -29,12 +28,11 @@ from scenelift.config import Config
 from scenelift.cotrain import Trainer, cotrain
 from scenelift.errors import ConfigError
 from scenelift.evaluate import Evaluation
-from scenelift.export import overlay, write_label_png, write_labelled_ply, write_legend
-from scenelift.files import read_json, safe_name, write_json
-from scenelift.image_files import write_jpeg
+from scenelift.files import read_json, write_json
 from scenelift.models.image import fetch_weights
 from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor
+from scenelift.predictions import write_predictions
 from scenelift.preview import write_preview
 from scenelift.progress import Progress, silent
 from scenelift.report import ReportData, ReportRow, results_json, write_report
@@ -43,7 +41,6 @@ from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
 from scenelift.summary import pictures, report_row
 from scenelift.teachers.registry import open_teachers
-from scenelift.types import Scene
 
 
 @dataclass
@@ -91,8 +88,13 @@ class Session:
         return self.source.classes
 
     def names(self, *splits: str) -> tuple[str, ...]:
-        """Scene names of these splits, each once."""
-        return tuple(dict.fromkeys(name for split in splits for name in self.source.names(split)))
+        """Scene names of these splits, each once.
+
+        Where nothing is set apart to judge by, as in a part of a data set, ``"val"`` is what was learned
+        from: no label was used there either.
+        """
+        found = tuple(dict.fromkeys(name for split in splits for name in self.source.names(split)))
+        return found or self.source.names("train")
 
 
 def check(session: Session) -> CheckReport:
@@ -271,7 +273,8 @@ def predict(
     """
     predictor = Predictor(session.config, pair, annotations)
     digest = _predictions_digest(session, annotations, pair)
-    return write_predictions(session, predictor, session.names("val"), digest, out)
+    names, classes = session.names("val"), session.classes
+    return write_predictions(session.source, names, classes, predictor, digest, out, session.progress)
 
 
 def report(
@@ -310,7 +313,7 @@ def report(
             rows=rows,
             pictures_2d=in_2d,
             pictures_3d=in_3d,
-            notes=_notes(config, has_truth),
+            notes=_notes(config, has_truth, set(shown) <= set(session.names("train"))),
             config_yaml=config.to_yaml(),
             has_truth=has_truth,
             label_shares=label_shares,
@@ -318,7 +321,7 @@ def report(
     )
 
 
-def _notes(config: Config, has_truth: bool) -> list[str]:
+def _notes(config: Config, has_truth: bool, nothing_apart: bool) -> list[str]:
     """What a reader of the figures has to know."""
     notes = ["No label was used in training; the networks shown are those of the last step."]
     if config.teachers.labels.kind == "simulated":
@@ -328,69 +331,11 @@ def _notes(config: Config, has_truth: bool) -> list[str]:
         )
     if config.teachers.labels.kind == "embedded":
         notes.append("The embedded teacher is a very weak one: it shows that the path works, not how well.")
+    if has_truth and nothing_apart:
+        notes.append("No scene was set apart: figures are of the scenes that were learned from.")
     if not has_truth:
         notes.append("There is no ground truth here: nothing on this page is measured against one.")
     return notes
-
-
-def write_predictions(
-    session: Session, predictor: Predictor, names: Sequence[str], digest: str, out: Path
-) -> dict[str, dict[str, float]]:
-    """Write predictions of scenes: ``<scene>/points.ply``, ``labels/*.png`` and ``overlays/*.jpg``.
-
-    Scenes that an earlier start with this digest has finished are not done again.
-
-    Returns:
-        As `predict`.
-    """
-    done_file = out / "done.json"
-    done: dict[str, Any] = read_json(done_file) if done_file.is_file() else {}
-    if done.get("digest") != digest:
-        done = {"digest": digest, "scenes": {}}
-    write_legend(out / "legend.svg", session.classes)
-    left = [name for name in names if not _is_written(out / safe_name(name), done["scenes"].get(name))]
-    with session.progress("predict", len(names), len(names) - len(left)) as advance:
-        for name in left:
-            scene = session.source.scene(name)
-            done["scenes"][name] = _predict_scene(scene, predictor, session.classes, out / safe_name(name))
-            write_json(done_file, done)
-            advance(name)
-    return _shares([done["scenes"][name] for name in names], session.classes)
-
-
-def _is_written(folder: Path, counts: dict[str, list[int]] | None) -> bool:
-    """Whether a scene's predictions still lie there; images alone have no cloud among them."""
-    if counts is None:
-        return False
-    return (folder / "points.ply").is_file() if any(counts["3D"]) else folder.is_dir()
-
-
-def _predict_scene(
-    scene: Scene, predictor: Predictor, classes: ClassTable, out: Path
-) -> dict[str, list[int]]:
-    """Write one scene's predictions; count how often each class was given."""
-    count_2d = np.zeros(256, np.int64)
-    for frame, (name, prediction) in zip(scene.frames, predictor.frames(scene), strict=True):
-        file = safe_name(name)
-        write_label_png(out / "labels" / f"{file}.png", prediction.labels, classes)
-        write_jpeg(out / "overlays" / f"{file}.jpg", overlay(frame.image, prediction.labels, classes))
-        count_2d += np.bincount(prediction.labels.reshape(-1), minlength=256)
-    count_3d = np.zeros(256, np.int64)
-    if predictor.can_label(scene):
-        points = predictor.points(scene)
-        write_labelled_ply(out / "points.ply", scene.points_world, points.labels, points.confidence, classes)
-        count_3d = np.bincount(points.labels, minlength=256)
-    return {"2D": count_2d[: len(classes)].tolist(), "3D": count_3d[: len(classes)].tolist()}
-
-
-def _shares(counts: Sequence[dict[str, list[int]]], classes: ClassTable) -> dict[str, dict[str, float]]:
-    shares: dict[str, dict[str, float]] = {}
-    for kind in ("2D", "3D"):
-        total = [sum(item[kind][index] for item in counts) for index in range(len(classes))]
-        if not (labelled := sum(total)):
-            continue  # images alone, or clouds alone
-        shares[kind] = {name: n / labelled for name, n in zip(classes.names, total, strict=True)}
-    return shares
 
 
 def _predictions_digest(session: Session, annotations: Annotations, pair: NetworkPair | None) -> str:
