@@ -13,6 +13,7 @@ from scenelift.render import (
     AZIMUTH_DEG,
     BACKGROUND,
     _splat,
+    core,
     cutaway,
     overview_camera,
     render_overview,
@@ -206,3 +207,19 @@ def test_the_view_of_a_capture_is_from_the_cameras_side() -> None:
 def test_cameras_that_look_all_around_are_shown_from_the_usual_side() -> None:
     around = level_cameras([(1, 0.4, 0), (0, 0.4, 1), (-1, 0.4, 0.1), (0, 0.4, -1)])
     assert viewing_azimuth_deg(around, np.array([0.0, -1.0, 0.0])) == AZIMUTH_DEG
+
+
+def test_a_lidars_far_points_are_left_out_of_the_overview() -> None:
+    rng = np.random.default_rng(0)
+    near = rng.uniform(-10, 10, (9300, 3)).astype(np.float32)
+    far = rng.uniform(-80, 80, (700, 3)).astype(np.float32)
+    kept = core(np.concatenate([near, far]))
+    assert kept[:9300].all()
+    assert kept[9300:].mean() < 0.2
+
+
+def test_a_room_is_drawn_whole() -> None:
+    rng = np.random.default_rng(0)
+    assert core(rng.uniform(0, 5, (5000, 3)).astype(np.float32)).all()
+    assert core(np.zeros((0, 3), np.float32)).shape == (0,)
+    assert core(np.zeros((3, 3), np.float32)).all()

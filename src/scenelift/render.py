@@ -31,6 +31,9 @@ _EDGE_DARKEST = 0.35
 
 _EMPTY = np.uint64(np.iinfo(np.uint64).max)
 
+_SPREAD, _RIM = 2.0, 0.1
+"""See `core`."""
+
 
 def render_points(
     points_world: F32,
@@ -89,14 +92,38 @@ def render_overview(
         (H, W, 3) uint8, RGB.
     """
     height, width = size
-    inside = cutaway(points_world, azimuth_deg)
-    points_world, colors = points_world[inside], colors[inside]
+    for drawn in (core, lambda points: cutaway(points, azimuth_deg)):
+        kept = drawn(points_world)
+        points_world, colors = points_world[kept], colors[kept]
     double = (2 * height, 2 * width)
     intrinsics, cam_from_world = overview_camera(points_world, double, azimuth_deg, elevation_deg)
     radius_m = splat_radius(points_world)
     large = render_points(points_world, colors, intrinsics, cam_from_world, double, radius_m)
     blocks = large.reshape(height, 2, width, 2, 3).astype(np.uint16)
     return np.asarray((blocks.sum((1, 3), dtype=np.uint16) + 2) // 4, dtype=np.uint8)
+
+
+def core(points_world: F32) -> Bool:
+    """Which points to draw so that those near the middle can be seen.
+
+    A LiDAR's points grow few with distance; where the outer tenth spreads over more than `_SPREAD` times the
+    extent of the rest, seen from above, it is left out but for a rim. Rooms come back whole.
+
+    Args:
+        points_world: (N, 3), metres, z up.
+
+    Returns:
+        (N,) bool, True = draw.
+    """
+    if not len(points_world):
+        return np.zeros(0, np.bool_)
+    plan = points_world[:, :2]
+    low, inner_low, inner_high, high = np.quantile(plan, (0.002, 0.05, 0.95, 0.998), axis=0)
+    extent = inner_high - inner_low
+    far = high - low > _SPREAD * extent
+    inside = (plan >= inner_low - _RIM * extent) & (plan <= inner_high + _RIM * extent)
+    kept: Bool = (inside | ~far).all(1)
+    return kept
 
 
 def overview_camera(
