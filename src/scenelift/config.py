@@ -53,11 +53,14 @@ class PairingConfig(Section):
 
     min_depth_m: float = Field(0.0, ge=0)
     """A point counts when z is greater than this; 1.0 for LiDAR cameras [C]."""
-    depth_test: Literal["absolute", "relative", "none"] = "absolute"
+    depth_test: Literal["absolute", "relative", "cloud", "none"] = "absolute"
+    """``cloud``, for data without depth images: see `scenelift.occlusion`. ``none`` is the published method's
+    choice for LiDAR [C]."""
     depth_tolerance_m: float = Field(0.05, gt=0)
     """[C] for ``absolute``: keep a pair when |depth − z| is at most this."""
     depth_tolerance_ratio: float = Field(0.25, gt=0)
-    """For ``relative`` (OpenScene): keep a pair when |depth − z| is at most this times z."""
+    """For ``relative`` (OpenScene): keep a pair when |depth − z| is at most this times z. For ``cloud``: how
+    much farther than what is before it a point has to be, to be hidden."""
 
 
 class RefineConfig(Section):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scenelift.config import PairingConfig
 from scenelift.errors import DataError
+from scenelift.occlusion import hidden
 from scenelift.types import F32, I64, Frame, Pairs
 
 BLOCK = 128
@@ -41,8 +42,8 @@ def pair_points(
     """Find every (frame, point) in which the frame sees the point.
 
     A frame sees a point when the point is further than ``config.min_depth_m`` along the optical axis, its
-    nearest pixel lies inside the image, and its depth agrees with the depth image there, as
-    ``config.depth_test`` says. Pixels without a measurement see nothing when depth is tested.
+    nearest pixel lies inside the image, and its depth agrees with the depth image there, or with the cloud
+    itself, as ``config.depth_test`` says. Pixels without a measurement see nothing when depth is tested.
 
     Frames are read one at a time and points are projected in chunks, in float64: beyond the pairs
     themselves, memory holds one frame and one chunk. The result does not depend on ``chunk``.
@@ -144,12 +145,13 @@ class _Camera:
         self.far_m = math.inf
         """Beyond this nothing agrees with any measured depth."""
         self.depth_m: Tensor | None = None
-        if config.depth_test == "none":
+        self.hiding_ratio = config.depth_tolerance_ratio if config.depth_test == "cloud" else None
+        if config.depth_test in ("none", "cloud"):
             return
         if frame.depth_m is None:
             raise DataError(
                 f"frame {frame.key}: expected a depth image because pairing.depth_test={config.depth_test}, "
-                "found none; set pairing.depth_test=none for data without depth"
+                "found none; set pairing.depth_test=none (or cloud) for data without depth"
             )
         # PyTorch shares memory with arrays that may be written to only
         own = frame.depth_m if frame.depth_m.flags.writeable else frame.depth_m.copy()
@@ -165,11 +167,16 @@ class _Camera:
         """Which points are seen: their indices (k,) int64, ascending, and pixels (k, 2) float32."""
         # One slot more than there are points: what fills up the last block is noted there.
         seen = torch.zeros(cloud.size + 1, dtype=torch.bool, device=cloud.device)
-        u, v = torch.empty(2, cloud.size + 1, device=cloud.device)
+        u, v, z = torch.empty(3, cloud.size + 1, device=cloud.device)
         for blocks in torch.split(self._blocks_in_view(cloud), blocks_at_a_time):
-            self._test(cloud, blocks, seen, u, v)
+            self._test(cloud, blocks, seen, u, v, z)
         index = _nonzero(seen[:-1])
-        return index, torch.stack((u.index_select(0, index), v.index_select(0, index)), 1)
+        pixel_uv = torch.stack((u.index_select(0, index), v.index_select(0, index)), 1)
+        if self.hiding_ratio is None:
+            return index, pixel_uv
+        size = (self.height, self.width)
+        shown = _nonzero(~hidden(pixel_uv, z.index_select(0, index), size, self.hiding_ratio))
+        return index.index_select(0, shown), pixel_uv.index_select(0, shown)
 
     def _blocks_in_view(self, cloud: _Blocks) -> Tensor:
         """(b,) int64: the blocks that may hold a point in view; those wholly beyond a side of it do not."""
@@ -191,8 +198,10 @@ class _Camera:
         nearest_m = cloud.middle @ normal[0] - cloud.reach @ normal[0].abs() + offset[0]
         return _nonzero((best >= 0).all(1) & (nearest_m <= self.far_m + 1e-6))
 
-    def _test(self, cloud: _Blocks, blocks: Tensor, seen: Tensor, u_of: Tensor, v_of: Tensor) -> None:
-        """Test the points of some blocks; note in (N + 1,) tensors whether they are seen, and where."""
+    def _test(
+        self, cloud: _Blocks, blocks: Tensor, seen: Tensor, u_of: Tensor, v_of: Tensor, z_of: Tensor
+    ) -> None:
+        """Test the points of some blocks; note in (N + 1,) tensors if they are seen, where, and how far."""
         x, y, z = (axis.index_select(0, blocks).view(-1) for axis in cloud.axes)
         # As `geometry.transform`, but with an axis in a row, which is several times as fast.
         x, y, z = (x * a + y * b + z * c + d for a, b, c, d in self.cam_from_world[:3].tolist())
@@ -212,3 +221,5 @@ class _Camera:
         seen.scatter_(0, index, sees)
         u_of.scatter_(0, index, u)
         v_of.scatter_(0, index, v)
+        if self.hiding_ratio is not None:
+            z_of.scatter_(0, index, z.float())

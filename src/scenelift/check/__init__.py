@@ -196,9 +196,9 @@ class _Check:
         frames = scene.frames.only(look.read_names)
         pairing = self.config.pairing
         if not look.depths and len(scene.points_world):
-            if pairing.depth_test != "none":
+            if pairing.depth_test not in ("none", "cloud"):
                 what = f"frames have no depth images, but pairing.depth_test is {pairing.depth_test}"
-                mend = "set pairing.depth_test=none for data without depth"
+                mend = "set pairing.depth_test=none (or cloud) for data without depth"
                 self.notes.add("error", what, self.where, mend)
                 pairing = without_depth(pairing)
             self.lidar.add(scene.points_world, scene.up_world, frames)
