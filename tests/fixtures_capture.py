@@ -19,7 +19,8 @@ ROOM = np.array([[-2.0, -1.5, 0.0], [2.0, 1.5, 2.4]])
 BOX = np.array([[0.3, -0.4, 0.0], [1.1, 0.5, 0.8]])
 SHAPE = (48, 64)
 INTRINSICS = np.array([[50.0, 0.0, 31.5], [0.0, 50.0, 23.5], [0.0, 0.0, 1.0]])
-SEVEN_SCENES = Path(__file__).resolve().parents[2] / "shared" / "data" / "sevenscenes"
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SEVEN_SCENES = SHARED_DATA / "sevenscenes"
 
 
 def camera_path(count: int, step: float = 0.25) -> list[F64]:

@@ -67,7 +67,7 @@ class Kitti:
         return KittiTruth(self, self.classes) if labelled and self.classes else None
 
     def names(self, split: str) -> tuple[str, ...]:
-        """Scenes of a split, such as ``08_000123``: see `kitti_layout.split_scans`."""
+        """Scenes of a split, such as ``08_000123``: see `layout.split_scans`."""
         return tuple(_name(drive, stem) for drive, stem in split_scans(self.layout, split))
 
     def frame_count(self, name: str) -> int:

@@ -1,6 +1,6 @@
 """ScanNet v2 as its download script leaves it: meshes, frames exported or in ``.sens`` recordings, labels.
 
-`scenelift.scenes.scannet.layout` says what lies where, `scannet_frames` reads frames, `scannet_labels` ground
+`scenelift.scenes.scannet.layout` says what lies where, `frames` reads frames, `labels` ground
 truth. The cloud of a scene is the vertices of ``<id>_vh_clean_2.ply``. ``data.axis_align`` applies the matrix
 of ``<id>.txt`` to cloud and cameras alike.
 """

@@ -17,6 +17,7 @@ from PIL import Image
 
 import fixtures_street as street
 import fuzzing
+from fixtures_capture import SHARED_DATA
 from layouts_nuimages import IMAGE_CLASSES, SHAPE, view, write_images
 from scenelift.config import ImagesData
 from scenelift.errors import DataError
@@ -25,7 +26,7 @@ from scenelift.scenes.images import layout as images_layout
 from scenelift.scenes.images.layout import read_classes
 from scenelift.types import IGNORE
 
-CAMVID = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid"
+CAMVID = SHARED_DATA / "camvid"
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import fixtures_street as street
+from fixtures_capture import SHARED_DATA
 from fuzzing import MANY, QUICK, only_data_errors
 from layouts_lidar import (
     CAMERA_YAW,
@@ -35,8 +36,8 @@ from scenelift.scenes.point_labels import read_point_labels
 from scenelift.types import IGNORE
 
 PAIRING = PairingConfig(depth_test="none", min_depth_m=1.0)
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "data" / "lidar.md"
-NUSCENES = Path(__file__).resolve().parents[2] / "shared" / "data" / "nuscenes_keyframe"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "data" / "lidar.md"
+NUSCENES = SHARED_DATA / "nuscenes_keyframe"
 EPOCH_S = 1_700_000_000
 
 

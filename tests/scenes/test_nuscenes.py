@@ -19,6 +19,7 @@ from nuscenes.utils.data_io import load_bin_file
 from nuscenes.utils.geometry_utils import view_points
 from pyquaternion import Quaternion
 
+from fixtures_capture import SHARED_DATA
 from layouts_nuscenes import CAMERAS, INTRINSICS, SHAPE, TRAIN, Tree, write_nuscenes
 from scenelift.config import PairingConfig
 from scenelift.config_data import NuScenesData
@@ -28,7 +29,7 @@ from scenelift.scenes.nuscenes import NuScenes
 from scenelift.scenes.nuscenes import index as nuscenes_index
 from scenelift.types import F64, Frame
 
-KEYFRAME = Path(__file__).resolve().parents[2] / "shared" / "data" / "nuscenes_keyframe"
+KEYFRAME = SHARED_DATA / "nuscenes_keyframe"
 COUNTS = {
     "CAM_FRONT": 3053,
     "CAM_FRONT_RIGHT": 3076,
