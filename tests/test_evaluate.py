@@ -23,6 +23,7 @@ class Guesser(Predictor):
 
     def __init__(self, num_classes: int) -> None:
         self._num_classes_here = num_classes
+        self.asked: list[str] = []
 
     def _guess(self, shape: tuple[int, ...], seed: int) -> Prediction:
         labels = np.random.default_rng(seed).integers(0, self._num_classes_here + 1, shape)
@@ -30,8 +31,9 @@ class Guesser(Predictor):
         return Prediction(labels, np.ones(shape, np.float32))
 
     def frames(self, scene: Scene) -> Iterator[tuple[str, Prediction]]:
-        for index, name in enumerate(scene.frames.names):
-            yield name, self._guess(scene.frames[index].image.shape[:2], index)
+        self.asked += scene.frames.names
+        for frame in scene.frames:
+            yield frame.name, self._guess(frame.image.shape[:2], int(frame.name[1:]))
 
     def points(self, scene: Scene) -> Prediction:
         return self._guess((len(scene.points_world),), 99)
@@ -128,3 +130,9 @@ def test_an_evaluation_survives_json(source: TinySource) -> None:
     np.testing.assert_array_equal(back.confusion_2d.counts, have.confusion_2d.counts)
     np.testing.assert_array_equal(back.confusion_3d.counts, have.confusion_3d.counts)
     assert back.seconds == have.seconds
+
+
+def test_frames_without_labels_are_not_predicted(source: TinySource) -> None:
+    guesser = Guesser(len(CLASSES))
+    evaluate(source, ("scene1",), CLASSES, guesser)
+    assert guesser.asked == ["f0", "f2"]
