@@ -147,7 +147,11 @@ def open_session(
     cache = cache or out / "cache"
     session = Session(config, RunFolder(out), cache, resolve_device(device), bars, download=download)
     if not session.names("train") or not session.classes:
-        raise DataError(f"{data}: expected at least one scene, found none")
+        apart = len(session.source.names("val"))
+        raise DataError(
+            f"{data}: expected at least one scene to learn from, found none"
+            + (f" ({apart:,} to judge by); add the scenes of the train split" if apart else "")
+        )
     return session
 
 
