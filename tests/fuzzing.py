@@ -10,7 +10,7 @@ from types import FrameType
 
 from scenelift.errors import DataError
 
-QUICK = 300
+QUICK = 150
 """Inputs of one format in the everyday suite; the slow suite takes `MANY`."""
 MANY = 10_000
 HANG_S = 30

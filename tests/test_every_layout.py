@@ -84,6 +84,10 @@ UNLABELLED = {
 }
 
 
+QUICK = ("teachers.labels.short_sides=[96]", "teachers.masks.feature_short_side=96")
+"""The embedded teacher on small images."""
+
+
 def options(*settings: str) -> list[str]:
     return [word for setting in settings for word in ("--set", setting)]
 
@@ -98,6 +102,7 @@ def test_check_annotate_train_evaluate(name: str, tmp_path: Path, scenelift: Com
     assert json.loads((tmp_path / "check" / "check.json").read_text())["ok"]
     assert (tmp_path / "check" / "check.jpg").stat().st_size > 5000
     every = [data, "--teacher", teacher, "--out", run, *options(*settings, *TINY)]
+    every += options(*QUICK) if teacher == "embedded" else []
     assert scenelift("annotate", *every).code == 0
     assert scenelift("train", *every).code == 0
     assert scenelift("evaluate", run).code == 0
@@ -111,6 +116,27 @@ def test_check_annotate_train_evaluate(name: str, tmp_path: Path, scenelift: Com
             assert score is None
 
 
+def test_networks_are_measured_on_other_data(tmp_path: Path, scenelift: Command) -> None:
+    """As the 2D network of a driving data set on the labelled images of another."""
+    run = tmp_path / "run"
+    write_images(tmp_path / "images")
+    write_lidar(tmp_path / "street")
+    small = options("data.image_size=[48,64]")
+    words = ["--teacher", "simulated", "--out", run, *small, *options(*TINY)]
+    assert scenelift("train", tmp_path / "images", *words).code == 0
+    ended = scenelift("evaluate", run, "--on", tmp_path / "street", *options("data.image_size=[48,80]"))
+    assert ended.code == 0, ended
+    results = json.loads((run / "on" / "street" / "results.json").read_text())
+    assert results["dataset"] == "lidar"
+    row = results["rows"][0]
+    assert 0 <= row["miou_2d"] <= 1
+    assert row["coverage_2d"] == 1
+    assert row["miou_3d"] is None  # the run knows images alone
+    write_capture(tmp_path / "room", room_frames(3))
+    assert "no ground truth" in scenelift("evaluate", run, "--on", tmp_path / "room").error
+    assert "--on" in scenelift("evaluate", run, *small).error
+
+
 @pytest.mark.parametrize("name", UNLABELLED)
 def test_check_and_fit(name: str, tmp_path: Path, scenelift: Command) -> None:
     write, classes = UNLABELLED[name]
@@ -120,7 +146,7 @@ def test_check_and_fit(name: str, tmp_path: Path, scenelift: Command) -> None:
     checked = scenelift("check", data, "--json", *options(*small[: name == "kitti_object"]))
     assert checked.code == 0, checked
     assert json.loads(checked.out)["ok"]
-    words = ["--classes", classes, "--teacher", "embedded", "--out", run, *options(*small, *TINY)]
+    words = ["--classes", classes, "--teacher", "embedded", "--out", run, *options(*small, *TINY, *QUICK)]
     assert scenelift("fit", data, *words).code == 0
     clouds = list((run / "predictions").glob("*/points.ply"))
     assert clouds

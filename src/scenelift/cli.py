@@ -44,6 +44,7 @@ Clip = Annotated[str | None, typer.Option(metavar="SPEC", help="CLIP: hub id, or
 Sam = Annotated[str | None, typer.Option(metavar="SPEC", help="SAM: hub id, folder, or Meta's .pth file.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch weights that are not on this machine.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key, e.g. train.epochs=5.")]
+SetOn = Annotated[list[str] | None, typer.Option("--set", help="A key of --on's data.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, order and augmentation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 CacheRoot = Annotated[Path | None, typer.Option("--cache", help="Annotation cache; OUT/cache if absent.")]
@@ -193,15 +194,37 @@ def train(
 
 @app.command(epilog="Example: scenelift evaluate run")
 def evaluate(
-    run: RunArg, device: Device = "auto", cache: CacheRoot = None, download: Download = False
+    run: RunArg,
+    on: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Let its networks answer for other data.")
+    ] = None,
+    set_: SetOn = None,
+    device: Device = "auto",
+    cache: CacheRoot = None,
+    download: Download = False,
 ) -> None:
     """Compare a run's predictions with ground truth; prints and saves mIoU and coverage."""
     from rich.console import Console
 
     from scenelift import pipeline
-    from scenelift.options import reopen_session
+    from scenelift.options import Teachers, reopen_session, resolve_config, session_elsewhere
     from scenelift.report import terminal_table
 
+    if on is not None:
+        from scenelift.api import TrainedRun
+        from scenelift.files import safe_name
+        from scenelift.runfolder import RunFolder
+
+        trained = TrainedRun(run, device)
+        folder = RunFolder(run / "on" / safe_name(Path(on).resolve().name))
+        target = resolve_config(on, "cns", None, None, Teachers(), set_, 0, device)
+        elsewhere = session_elsewhere(trained, target, folder, device)
+        rows = [pipeline.evaluate_elsewhere(elsewhere, trained.pair)]
+        Console().print(terminal_table(rows))
+        typer.echo(f"results: {folder.results}")
+        return
+    if set_:
+        raise ConfigError("--set: a run's own configuration stays as it is; it goes with --on DATA")
     session = reopen_session(run, device, cache, download)
     annotations = pipeline.annotate(session)
     pair = pipeline.train(session, annotations)
@@ -216,25 +239,19 @@ def predict(run: RunArg, data: Data, out: Out, set_: Set = None, device: Device 
     """Label new data with the networks of a run; no teacher is needed."""
     from scenelift import pipeline
     from scenelift.api import TrainedRun
-    from scenelift.device import resolve_device
-    from scenelift.options import Teachers, resolve_config
+    from scenelift.options import Teachers, resolve_config, session_elsewhere
     from scenelift.predict import Predictor
     from scenelift.predictions import write_predictions
-    from scenelift.progress import bars
     from scenelift.runfolder import RunFolder
 
     trained = TrainedRun(run, device)
     target = resolve_config(data, "cns", None, None, Teachers(), set_, 0, device)
-    config = trained.config.model_copy(
-        update={"data": target.data, "predict": target.predict, "classes": trained.classes.names}
-    )
-    folder = RunFolder(out)
-    session = pipeline.Session(config, folder, folder.cache, resolve_device(device), bars)
+    session = session_elsewhere(trained, target, RunFolder(out), device)
     pipeline.check(session)
-    folder.claim(config)
-    predictor = Predictor(config, trained.pair, None)
+    session.folder.claim(session.config)
+    predictor = Predictor(session.config, trained.pair, None)
     names = session.names("train", "val")
-    digest = f"{config.digest()} {trained.pair.digest}"
+    digest = f"{session.config.digest()} {trained.pair.digest}"
     write_predictions(
         session.source, names, session.classes, predictor, digest, out / "predictions", session.progress
     )

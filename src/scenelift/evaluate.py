@@ -74,7 +74,7 @@ def evaluate(
     with progress("evaluate", len(names), 0) as advance:
         for name in names:
             scene = source.scene(name)
-            if (points := truth.scene(name)) is not None:
+            if predictor.can_label(scene) and (points := truth.scene(name)) is not None:
                 in_3d.update(predictor.points(scene).labels, to_run[points.labels])
             # Whoever has labels of points alone, as nuScenes has, shall not wait for images.
             pixels = {f: labels for f in scene.frames.names if (labels := truth.frame(name, f)) is not None}

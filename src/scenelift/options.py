@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scenelift.api import TrainedRun
 from scenelift.classes import ClassTable
 from scenelift.config import Config
 from scenelift.device import resolve_device
@@ -153,6 +154,20 @@ def open_session(
             + (f" ({apart:,} to judge by); add the scenes of the train split" if apart else "")
         )
     return session
+
+
+def session_elsewhere(trained: TrainedRun, target: Config, folder: RunFolder, device: str) -> Session:
+    """A session that lets the networks of a run answer for other data; no teacher takes part.
+
+    Args:
+        trained: the run.
+        target: its ``data``, ``pairing`` and ``predict`` are used, all else is the run's.
+        folder: for the results.
+        device: as `resolve_device` takes it.
+    """
+    update = {"data": target.data, "pairing": target.pairing, "predict": target.predict}
+    config = trained.config.model_copy(update={**update, "classes": trained.classes.names})
+    return Session(config, folder, folder.cache, resolve_device(device), bars)
 
 
 def reopen_session(run: Path, device: str, cache: Path | None, download: bool) -> Session:

@@ -238,6 +238,23 @@ def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | Non
     return evaluation
 
 
+def evaluate_elsewhere(session: Session, pair: NetworkPair) -> ReportRow:
+    """Networks of another run against the ground truth of this session's data; writes ``results.json``.
+
+    Raises:
+        DataError: something is wrong with the data, or they have no ground truth.
+        ConfigError: its classes and the run's share no name.
+    """
+    check(session)
+    predictor = Predictor(session.config, pair, None)
+    names, classes, config = session.names("val"), session.classes, session.config
+    found = evaluating.evaluate(session.source, names, classes, predictor, progress=session.progress)
+    measured = report_row(config.recipe, found, classes, found.seconds, [])
+    results = results_json(config.recipe, config.data.source, config.seed, [measured])
+    write_json(session.folder.results, results)
+    return measured
+
+
 def fit(session: Session, command: str) -> None:
     """Everything, on data that may have no ground truth: labelled clouds and frames, and the report.
 
