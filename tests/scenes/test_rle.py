@@ -126,7 +126,8 @@ def test_the_largest_mask_is_that_of_the_largest_image(monkeypatch):
 
 def test_damaged_strings():
     text, shape = encode_mask(blobs()), blobs().shape
-    assert fuzzing.only_data_errors(lambda data: decode_mask(data, shape, "here"), text, fuzzing.QUICK) > 200
+    refused = fuzzing.only_data_errors(lambda data: decode_mask(data, shape, "here"), text, fuzzing.QUICK)
+    assert refused > 0.6 * fuzzing.QUICK
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,10 @@ class Images:
     def __init__(self, config: ImagesData) -> None:
         self.config = config
         self.folder = Path(config.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made of: another process finds the rest again, which is quick from the index."""
+        return {"config": self.config, "folder": self.folder}
 
     @property
     def classes(self) -> ClassTable | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,10 @@ class Kitti:
     def __init__(self, config: KittiData) -> None:
         self.config = config
         self.folder = Path(config.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made of: another process finds the rest again, which is quick from the index."""
+        return {"config": self.config, "folder": self.folder}
 
     @property
     def classes(self) -> ClassTable | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,10 @@ class Lidar:
     def __init__(self, config: LidarData) -> None:
         self.config = config
         self.folder = Path(config.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made of: another process finds the rest again, which is quick from the index."""
+        return {"config": self.config, "folder": self.folder}
 
     @property
     def classes(self) -> ClassTable | None:

@@ -22,6 +22,7 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -107,6 +108,10 @@ class NuImages:
     def __init__(self, config: NuImagesData) -> None:
         self.config = config
         self.folder = Path(config.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made of: another process finds the rest again, which is quick from the index."""
+        return {"config": self.config, "folder": self.folder}
 
     def names(self, split: str) -> tuple[str, ...]:
         """Images of v1.0-train or v1.0-val, of v1.0-mini for both where it is alone; () without that version.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,10 @@ class NuScenes:
     def __init__(self, config: NuScenesData) -> None:
         self.config = config
         self.folder = Path(config.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made of: another process finds the rest again, which is quick from the index."""
+        return {"config": self.config, "folder": self.folder}
 
     def names(self, split: str) -> tuple[str, ...]:
         """Key frames of a split whose files are all on the disk.
