@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from scenelift.classes import ClassTable
 from scenelift.types import FrameTruth, Scene, SceneTruth
@@ -63,6 +63,16 @@ class Findings:
     counts: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     doubtful: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Reopened:
+    """A source of which a copy in another process is made from its ``config`` again.
+
+    What it has found meanwhile is not sent along: finding it again is quick from the index.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (vars(self)["config"],)
 
 
 class SceneSource(Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from scenelift.config import ImagesData
 from scenelift.errors import DataError
 from scenelift.files import safe_name
 from scenelift.image_files import read_rgb
-from scenelift.scenes import Findings, Problem
+from scenelift.scenes import Findings, Problem, Reopened
 from scenelift.scenes.folders import looks_whole, some
 from scenelift.scenes.images.layout import SPLITS, FileClasses, ImageFolder, find_images, read_classes
 from scenelift.scenes.label_images import read_image_shape, read_label_png
@@ -48,7 +47,7 @@ def nominal_intrinsics(shape: tuple[int, int]) -> F64:
     return np.array([[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]])
 
 
-class Images:
+class Images(Reopened):
     """A folder of images as a `SceneSource`: each image is a scene without points.
 
     There is no camera: frames stand at the origin and have the intrinsics of `nominal_intrinsics`, which are
@@ -59,10 +58,6 @@ class Images:
     def __init__(self, config: ImagesData) -> None:
         self.config = config
         self.folder = Path(config.path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What it was made of: another process finds the rest again, which is quick from the index."""
-        return {"config": self.config, "folder": self.folder}
 
     @property
     def classes(self) -> ClassTable | None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from scenelift.config import KittiData
 from scenelift.errors import DataError
 from scenelift.files import safe_name
 from scenelift.image_files import read_rgb
-from scenelift.scenes import Findings, Problem
+from scenelift.scenes import Findings, Problem, Reopened
 from scenelift.scenes.clouds import Cloud, read_cloud
 from scenelift.scenes.folders import some
 from scenelift.scenes.kitti.calib import KittiCamera, kitti360_camera, object_camera, sequence_camera
@@ -45,7 +44,7 @@ _COLUMNS = 4  # x, y, z, reflectance
 _DEFAULT_CAMERA = {"object": "image_2", "odometry": "image_2", "kitti360": "image_00"}
 
 
-class Kitti:
+class Kitti(Reopened):
     """A folder of one of KITTI's benchmarks as a `SceneSource` of one scene per scan.
 
     Nothing is read before it is asked for; only names of files are kept.
@@ -54,10 +53,6 @@ class Kitti:
     def __init__(self, config: KittiData) -> None:
         self.config = config
         self.folder = Path(config.path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What it was made of: another process finds the rest again, which is quick from the index."""
-        return {"config": self.config, "folder": self.folder}
 
     @property
     def classes(self) -> ClassTable | None:

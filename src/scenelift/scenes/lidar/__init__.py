@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from scenelift.config import LidarData
 from scenelift.errors import DataError
 from scenelift.files import safe_name
 from scenelift.image_files import read_rgb
-from scenelift.scenes import Findings, Problem
+from scenelift.scenes import Findings, Problem, Reopened
 from scenelift.scenes.clouds import Cloud, read_cloud
 from scenelift.scenes.folders import some
 from scenelift.scenes.images.layout import FileClasses, read_classes
@@ -48,7 +47,7 @@ _WORTH_A_WORD_NS = 1_000_000
 """A vehicle at 20 m/s moves 2 cm in a millisecond: larger gaps without poses are reported."""
 
 
-class Lidar:
+class Lidar(Reopened):
     """A folder of clouds and camera images as a `SceneSource` of one scene per cloud; both splits are all.
 
     Nothing is read before it is asked for; kept are file names, the calibration, poses, and one map of
@@ -58,10 +57,6 @@ class Lidar:
     def __init__(self, config: LidarData) -> None:
         self.config = config
         self.folder = Path(config.path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What it was made of: another process finds the rest again, which is quick from the index."""
-        return {"config": self.config, "folder": self.folder}
 
     @property
     def classes(self) -> ClassTable | None:

@@ -22,7 +22,6 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,7 +30,7 @@ from scenelift.classes import ClassTable
 from scenelift.config import NuImagesData
 from scenelift.errors import DataError
 from scenelift.image_files import read_rgb
-from scenelift.scenes import Findings, Problem
+from scenelift.scenes import Findings, Problem, Reopened
 from scenelift.scenes.folders import some
 from scenelift.scenes.nuimages.index import ANNOTATIONS, Version
 from scenelift.scenes.nuimages.rle import decode_runs, paint
@@ -96,7 +95,7 @@ _MAX_OBJECTS = 65_535
 _TAIL = 64
 
 
-class NuImages:
+class NuImages(Reopened):
     """nuImages as a `SceneSource`: each annotated image is a scene.
 
     The first opening reads the tables once; afterwards an index under the user's cache tells
@@ -108,10 +107,6 @@ class NuImages:
     def __init__(self, config: NuImagesData) -> None:
         self.config = config
         self.folder = Path(config.path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What it was made of: another process finds the rest again, which is quick from the index."""
-        return {"config": self.config, "folder": self.folder}
 
     def names(self, split: str) -> tuple[str, ...]:
         """Images of v1.0-train or v1.0-val, of v1.0-mini for both where it is alone; () without that version.

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from scenelift.config_data import NuScenesData
 from scenelift.errors import DataError
 from scenelift.files import safe_name
 from scenelift.image_files import read_rgb
-from scenelift.scenes import Findings
+from scenelift.scenes import Findings, Reopened
 from scenelift.scenes.nuscenes.columns import Tables
 from scenelift.scenes.nuscenes.files import (
     inverse,
@@ -44,7 +43,7 @@ from scenelift.scenes.rgbd import scale_intrinsics
 from scenelift.types import I64, Bool, Frame, Frames, Scene
 
 
-class NuScenes:
+class NuScenes(Reopened):
     """Key frames of nuScenes as a `SceneSource`. Tables are read when the first of them is needed."""
 
     classes = NUSCENES16
@@ -52,10 +51,6 @@ class NuScenes:
     def __init__(self, config: NuScenesData) -> None:
         self.config = config
         self.folder = Path(config.path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What it was made of: another process finds the rest again, which is quick from the index."""
-        return {"config": self.config, "folder": self.folder}
 
     def names(self, split: str) -> tuple[str, ...]:
         """Key frames of a split whose files are all on the disk.

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from scenelift.classes import ClassTable
 from scenelift.config import ScanNetData
 from scenelift.errors import DataError
 from scenelift.files import read_ply_points
-from scenelift.scenes import Findings
+from scenelift.scenes import Findings, Reopened
 from scenelift.scenes.resize import resize_nearest
 from scenelift.scenes.scannet import labels
 from scenelift.scenes.scannet.findings import find_problems
@@ -40,18 +39,14 @@ from scenelift.scenes.scannet.layout import (
 from scenelift.types import I32, FrameTruth, Scene, SceneTruth
 
 
-class ScanNet:
+class ScanNet(Reopened):
     """A ScanNet folder as a `SceneSource`.
 
-    What lies in the folder is found when it is first asked for, and kept. A pickled source is small: another
-    process finds it again, which is quick from the index.
+    What lies in the folder is found when it is first asked for, and kept.
     """
 
     def __init__(self, config: ScanNetData) -> None:
         self.config = config
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config}
 
     @property
     def classes(self) -> ClassTable:
