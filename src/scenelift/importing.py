@@ -34,6 +34,7 @@ from scenelift.files import atomic_path, is_temp, read_json, sweep_temp_files
 from scenelift.ply import encode_points
 from scenelift.progress import Advance, Progress
 from scenelift.scenes import SceneSource
+from scenelift.scenes.rgbd import inverse_rigid
 from scenelift.types import F32, F64, U16, Frame, Scene
 
 _UNITS_PER_METRE = 1000.0
@@ -177,7 +178,7 @@ def _write_frame(source: SceneSource, frame: Frame, name: str, folder: Path, sha
         Image.fromarray(np.ascontiguousarray(frame.image)).save(folder / "color" / f"{name}.png", "PNG")
     if frame.depth_m is not None:
         Image.fromarray(millimetres(frame.depth_m)).save(folder / "depth" / f"{name}.png", "PNG")
-    _write_matrix(folder / "pose" / f"{name}.txt", _world_from_cam(frame.cam_from_world))
+    _write_matrix(folder / "pose" / f"{name}.txt", inverse_rigid(frame.cam_from_world))
     if not np.array_equal(frame.intrinsics, shared):
         own = folder / "intrinsic" / "frames"
         own.mkdir(exist_ok=True)
@@ -197,13 +198,6 @@ def _file_names(names: Sequence[str]) -> list[str]:
     own = [name.zfill(6) for name in names if name.isascii() and name.isdecimal()]
     rising = len(own) == len(names) and all(int(a) < int(b) for a, b in pairwise(own))
     return own if rising else [f"{number:06d}" for number in range(len(names))]
-
-
-def _world_from_cam(cam_from_world: F64) -> F64:
-    rotation = cam_from_world[:3, :3].T
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = rotation, -rotation @ cam_from_world[:3, 3]
-    return pose
 
 
 def _homogeneous(intrinsics: F64) -> F64:

@@ -22,6 +22,7 @@ from scenelift import geometry
 from scenelift.check import mends
 from scenelift.check.report import Notes
 from scenelift.config import DataConfig
+from scenelift.scenes.rgbd import inverse_rigid
 from scenelift.types import F32, F64, Bool, Frame
 
 UPRIGHT = 0.5
@@ -47,18 +48,13 @@ _MAX_FRAMES = 12
 _MIN_EDGES = 40
 
 
-def _inverse(pose: F64) -> F64:
-    inverse: F64 = geometry.invert_rigid(torch.from_numpy(pose)).numpy()
-    return inverse
-
-
 READINGS: dict[str, Callable[[F64], F64]] = {
     "as_given": lambda pose: pose,
-    "inverse": _inverse,
+    "inverse": inverse_rigid,
     "opengl": lambda pose: _FLIP @ pose,
     "vehicle_axes": lambda pose: _CAM_FROM_VEHICLE_AXES @ pose,
-    "inverse_opengl": lambda pose: _inverse(pose @ _FLIP),
-    "inverse_vehicle_axes": lambda pose: _CAM_FROM_VEHICLE_AXES @ _inverse(pose),
+    "inverse_opengl": lambda pose: inverse_rigid(pose @ _FLIP),
+    "inverse_vehicle_axes": lambda pose: _CAM_FROM_VEHICLE_AXES @ inverse_rigid(pose),
 }
 """From the matrix that is given as cam_from_world to the true one, if it holds what the name says; simple
 ones first."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from scenelift import geometry
 from scenelift.config import PoseConvention
 from scenelift.errors import DataError
+from scenelift.scenes.resize import resize_image
 from scenelift.types import F32, F64, I64, U8
 
 RIGID_TOLERANCE = 1e-2
@@ -42,13 +42,18 @@ def cam_from_world(file_pose: F64, convention: PoseConvention) -> F64:
     return _FLIP_YZ @ opencv if convention.endswith("opengl") else opencv
 
 
+def inverse_rigid(pose: F64) -> F64:
+    """The inverse of a rigid transform, (4, 4) float64: `geometry.invert_rigid` for arrays."""
+    inverse: F64 = geometry.invert_rigid(torch.from_numpy(pose)).numpy()
+    return inverse
+
+
 def file_pose(pose: F64, convention: PoseConvention) -> F64:
     """What a file of this convention would hold: the inverse of `cam_from_world`."""
     own_axes = _FLIP_YZ @ pose if convention.endswith("opengl") else pose
     if convention.startswith("world_to_cam"):
         return own_axes
-    inverse: F64 = geometry.invert_rigid(torch.from_numpy(own_axes)).numpy()
-    return inverse
+    return inverse_rigid(own_axes)
 
 
 def scale_intrinsics(intrinsics: F64, shape: tuple[int, int], new_shape: tuple[int, int]) -> F64:
@@ -121,10 +126,7 @@ class RgbdCamera:
 
     def resize(self, color: U8) -> U8:
         """A colour file's image, (H, W, 3) uint8, in the size of frames; each pixel the mean of its area."""
-        if color.shape[:2] == self.shape:
-            return color
-        height, width = self.shape
-        return np.array(Image.fromarray(color).resize((width, height), Image.Resampling.BOX))
+        return resize_image(color, self.shape)
 
     def register(self, depth_m: F32) -> F32:
         """A depth file's image at the pixels of frames: nearest neighbour, 0 beyond the depth image."""

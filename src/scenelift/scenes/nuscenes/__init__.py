@@ -26,7 +26,6 @@ from scenelift.image_files import read_rgb
 from scenelift.scenes import Findings, Reopened
 from scenelift.scenes.nuscenes.columns import Tables
 from scenelift.scenes.nuscenes.files import (
-    inverse,
     matrix,
     missing_rows,
     previous_rows,
@@ -39,7 +38,7 @@ from scenelift.scenes.nuscenes.index import open_tables
 from scenelift.scenes.nuscenes.labels import NUSCENES16, split_scenes
 from scenelift.scenes.nuscenes.truth import NuScenesTruth
 from scenelift.scenes.resize import resize_image
-from scenelift.scenes.rgbd import scale_intrinsics
+from scenelift.scenes.rgbd import inverse_rigid, scale_intrinsics
 from scenelift.types import I64, Bool, Frame, Frames, Scene
 
 
@@ -88,7 +87,7 @@ class NuScenes(Reopened):
             points_world=np.concatenate(clouds),
             rgb=None,
             frames=Frames(self.config.cameras, partial(self._read_frame, name, sample)),
-            up_world=inverse(ego_from_lidar)[:3, 2].copy(),
+            up_world=inverse_rigid(ego_from_lidar)[:3, 2].copy(),
         )
 
     @property

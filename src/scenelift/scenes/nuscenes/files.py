@@ -20,6 +20,7 @@ from scenelift.files import read_bytes
 from scenelift.scenes.index import remembered
 from scenelift.scenes.nuscenes.columns import Tables
 from scenelift.scenes.nuscenes.labels import RAW_NAMES
+from scenelift.scenes.rgbd import inverse_rigid
 from scenelift.types import F32, F64, U8, Bool
 
 _POINT_BYTES = 20
@@ -101,14 +102,6 @@ def matrix(pose: F64) -> F64:
     return result
 
 
-def inverse(pose: F64) -> F64:
-    """(4, 4) float64, the inverse of a rigid transform."""
-    result = np.eye(4)
-    result[:3, :3] = pose[:3, :3].T
-    result[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
-    return result
-
-
 def sensor_from_sensor(tables: Tables, to_row: int, from_row: int) -> F64:
     """What carries points from one sensor at its time to another one at its own time.
 
@@ -129,7 +122,7 @@ def sensor_from_sensor(tables: Tables, to_row: int, from_row: int) -> F64:
     to_sensor, from_sensor = (
         matrix(tables.sensor_poses[tables.row_sensor[row]]) for row in (to_row, from_row)
     )
-    result: F64 = inverse(to_sensor) @ inverse(matrix(to_ego)) @ matrix(from_ego) @ from_sensor
+    result: F64 = inverse_rigid(to_sensor) @ inverse_rigid(matrix(to_ego)) @ matrix(from_ego) @ from_sensor
     return result
 
 
