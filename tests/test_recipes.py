@@ -9,12 +9,13 @@ import pytest
 import yaml
 
 import scenelift
+from scenelift import recipes
 from scenelift.config import CaptureData, Config, EmbeddedLabels, SamMasks, SimulatedLabels, SyntheticData
 from scenelift.errors import ConfigError
 from scenelift.recipes import build, load, load_resolved, merge, recipe_names
 
 PACKAGE = Path(scenelift.__file__).parent
-METHODS = [*recipe_names("methods"), *recipe_names("ablations")]
+METHODS = [name for group in recipes.METHODS for name in recipe_names(group)]
 TELLERS = {"compare.py", "summary.py", "cli.py", "cli_data.py", "pipeline.py", "report", "recipes"}
 """What chooses recipes or names them in results."""
 ATTENTION = {"config_teachers.py", "clip_dense.py", "clip.py"}
@@ -188,7 +189,7 @@ class TestUnknown:
             load(word)
 
     def test_recipe_like_no_other(self) -> None:
-        with pytest.raises(ConfigError, match="'qqq' is not known; known: cns, "):
+        with pytest.raises(ConfigError, match="'qqq' is not known; known: clip2scene, cns, "):
             load("qqq")
 
     def test_data_recipes_are_not_methods(self) -> None:

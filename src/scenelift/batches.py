@@ -200,6 +200,11 @@ def steps_per_epoch(config: Config, num_scenes: int) -> int:
     return config.train.steps_per_epoch or max(1, -(-num_scenes // config.train.scenes_per_step))
 
 
+def frames_a_scene(config: Config) -> int:
+    """Frames drawn of each scene, where it has that many."""
+    return max(1, round(config.train.frames_per_scene * config.train.frames_factor))
+
+
 def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
     """The batch of a step: some scenes, some frames of each, each under its own random view.
 
@@ -214,7 +219,7 @@ def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
     parts: list[tuple[Any, ...]] = []
     for number, name in enumerate(names):
         frames = len(clouds[number].frames)
-        count = min(config.train.frames_per_scene, frames)
+        count = min(frames_a_scene(config), frames)
         for index in np.sort(rng.choice(frames, count, replace=False)):
             view = store.view(name, int(index))
             voxel_of_pair = voxel_of_point[starts[number] + torch.from_numpy(view.point_index).long()]

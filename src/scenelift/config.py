@@ -153,6 +153,11 @@ class SwitchConfig(Section):
     own_only: bool = False
     """Each network switches between CLIP and itself, never the other (row "w/o CT"): the other network's
     share goes to its own prediction."""
+    networks: Literal["both", "image", "points"] = "both"
+    """Which networks switch; the other one keeps to CLIP's labels."""
+    predictions: Literal["train", "eval"] = "train"
+    """Labels from predictions: those of the training step itself (dropout, the batch's own statistics), or
+    of another pass with the networks as at test time."""
     granularity: Literal["step", "image", "pixel"] = "step"
     """How often the source is drawn [C: once a step; the paper is silent]."""
 
@@ -175,8 +180,19 @@ class LatentConfig(Section):
     """K_f [C]."""
     target_map: Literal["frozen", "trainable"] = "frozen"
     """[D] A trainable, undetached target admits a constant solution; ``trainable`` is the paper's."""
+    group_m: float | None = Field(None, gt=0)
+    """Edge in metres of cells within which pairs share one target (CLIP2Scene's spatio-temporal grouping);
+    None = each pair has its own."""
     max_pairs: int | None = Field(8192, ge=1)
     """Pairs drawn for this loss per step; None = all."""
+
+
+class DistillConfig(Section):
+    """OpenScene's loss: 1 − cos between what a head gives and the label teacher's features."""
+
+    weight: float = Field(0.0, ge=0)
+    """0 = no such loss. The 2D network follows each pixel's feature, the 3D network each point's mean over
+    all views that see it."""
 
 
 class TrainConfig(Section):
@@ -191,6 +207,8 @@ class TrainConfig(Section):
     scenes_per_step: int = Field(2, ge=1)
     frames_per_scene: int = Field(16, ge=1)
     """[P] 16 on ScanNet, 6 on nuScenes."""
+    frames_factor: float = Field(1.0, gt=0)
+    """Multiplies ``frames_per_scene``: 0.5 and 2 are the paper's 8 and 32 images on any data."""
     max_points: int | None = Field(None, ge=1)
     """Voxels kept per scene and step, a random contiguous crop; None = all."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -211,8 +229,10 @@ class TrainConfig(Section):
 class PredictConfig(Section):
     """What answers at test time."""
 
-    source: Literal["networks", "teacher"] = "networks"
-    """``teacher``: nothing learned, CLIP's labels are the prediction, and reach points through the pairs."""
+    source: Literal["networks", "teacher", "fusion", "fusion+networks"] = "networks"
+    """``teacher``: nothing learned, CLIP's labels are the prediction, and reach points through the pairs.
+    ``fusion``: nothing learned, CLIP's features are averaged over a point's views first (OpenScene).
+    ``fusion+networks``: whichever of both is surer of its class (OpenScene's ensemble)."""
     post_refine: bool = False
     """Refine the 2D network's prediction with the masks, and the 3D network's through them."""
     ensemble: bool = False
@@ -237,6 +257,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     switch: SwitchConfig = SwitchConfig()
     latent: LatentConfig = LatentConfig()
+    distill: DistillConfig = DistillConfig()
     predict: PredictConfig = PredictConfig()
 
     def digest(self, *sections: str) -> str:

@@ -163,9 +163,12 @@ def _train_step(trainer: Trainer, batch: Batch, start: float) -> StepResult:
     size = tuple(batch.labels.shape[1:])
     full = F.interpolate(image.logits, size=size, mode="bilinear", align_corners=False)
 
+    switch = CLIP_ONLY if stage == 1 else config.switch
     with torch.no_grad():
-        sources = Sources(batch, full.argmax(1), points.logits.argmax(1), config.refine, len(trainer.text))
-        switch = CLIP_ONLY if stage == 1 else config.switch
+        predicted = full.argmax(1), points.logits.argmax(1)
+        if stage == 2 and switch.predictions == "eval":
+            predicted = _predict_as_tested(trainer, batch)
+        sources = Sources(batch, *predicted, config.refine, len(trainer.text))
         targets = draw_targets(sources, batch, switch, stream(config.seed, SWITCH, step))
 
     loss_image = image_cross_entropy(full, targets.image)
@@ -202,6 +205,17 @@ def _train_step(trainer: Trainer, batch: Batch, start: float) -> StepResult:
         variance_target=None if latent is None else float(latent.variance_target),
         seconds=time.perf_counter() - start,
     )
+
+
+def _predict_as_tested(trainer: Trainer, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(B, H, W) and (V,) labels from the networks without dropout, on their running statistics."""
+    networks = trainer.networks.eval()
+    logits = networks.run_images(batch.images, trainer.text).logits
+    size = tuple(batch.labels.shape[1:])
+    image = F.interpolate(logits, size=size, mode="bilinear", align_corners=False).argmax(1)
+    points = networks.run_points(batch.coords, batch.inputs, trainer.text).logits.argmax(1)
+    networks.train()
+    return image, points
 
 
 @dataclass(frozen=True)

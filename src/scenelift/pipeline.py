@@ -193,7 +193,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     return NetworkPair(networks, text, config, session.device, digest, knows_points)
 
 
-_STAGE1 = ("seed", "data", "networks", "augment", "train", "latent", "refine.clip")
+_STAGE1 = ("seed", "data", "networks", "augment", "train", "latent", "distill", "refine.clip")
 _TRAINING = (*_STAGE1, "refine", "switch")
 
 

@@ -116,7 +116,9 @@ def draw_targets(sources: Sources, batch: Batch, config: SwitchConfig, rng: np.r
 
 def _probabilities(config: SwitchConfig, network: str) -> list[float]:
     weights = {"clip": config.clip, "image": config.image, "points": config.points}
-    if config.own_only:
+    if config.networks not in ("both", network):
+        weights = {"clip": 1.0, "image": 0.0, "points": 0.0}
+    elif config.own_only:
         own = config.image + config.points
         weights = {"clip": config.clip, "image": 0.0, "points": 0.0, network: own}
     total = sum(weights.values())

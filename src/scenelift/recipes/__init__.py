@@ -1,7 +1,7 @@
 """Recipes: YAML files of overrides, and the loading of them.
 
-`load` starts from the defaults of `scenelift.config` and applies, in this order: a data recipe, a method
-recipe, and ``key.path=value`` overrides. An unknown key is an error that names the nearest valid one.
+`load` starts from the defaults of `scenelift.config` and applies, in this order: a data recipe, a preset, a
+method's recipe, and ``key.path=value`` overrides. An unknown key is an error that names the nearest one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from pydantic import ValidationError
 from scenelift.config import Config, Section
 from scenelift.errors import ConfigError
 
+METHODS = ("methods", "ablations", "readings")
+"""Groups of recipes that say what is trained."""
+
 _TAGS = ("source", "kind")
 """Keys that say which variant a node is, where it has several."""
 
 
 def recipe_names(group: str) -> list[str]:
-    """Names of the shipped recipes of a group: ``methods``, ``ablations`` or ``data``."""
+    """Names of the shipped recipes of a group: one of `METHODS`, ``"presets"`` or ``"data"``."""
     folder = resources.files("scenelift") / "recipes" / group
     if not folder.is_dir():
         return []
@@ -35,13 +38,16 @@ def load(
     overrides: Sequence[str] = (),
     data: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    preset: str | Path | None = None,
 ) -> Config:
     """The configuration of a recipe.
 
     Args:
-        recipe: name of a shipped method or ablation, or path of a YAML file.
+        recipe: name of a shipped method, ablation or reading, or path of a YAML file.
         overrides: ``"train.epochs=5"`` and the like; values are YAML.
-        data: name of a shipped data recipe, or path of a YAML file, applied before ``recipe``.
+        data: name of a shipped data recipe, or path of a YAML file, applied first.
+        preset: ``"paper"`` or ``"derived"``, or path of a YAML file, applied before ``recipe``: one reading
+            of what the paper leaves open.
         options: a plain tree applied after ``recipe`` and before ``overrides``.
 
     Raises:
@@ -50,7 +56,9 @@ def load(
     tree: dict[str, Any] = Config().model_dump(mode="json")
     if data is not None:
         merge(tree, _read_recipe(data, ("data",)))
-    merge(tree, _read_recipe(recipe, ("methods", "ablations")))
+    if preset is not None:
+        merge(tree, _read_recipe(preset, ("presets",)))
+    merge(tree, _read_recipe(recipe, METHODS))
     tree["recipe"] = (
         Path(recipe).stem if isinstance(recipe, Path) else Path(str(recipe)).name.removesuffix(".yaml")
     )
