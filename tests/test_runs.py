@@ -118,12 +118,12 @@ class TestTrouble:
         self, two_workers: tuple[Path, list[Outcome]], tmp_path: Path
     ) -> None:
         root, _ = two_workers
-        slow = ("train.epochs=40", "train.switch_after=20")
+        slow = ("train.epochs=10", "train.switch_after=5")
         (run,) = make(tmp_path / "out", "cns", extra=slow)
 
         def kill() -> None:
             until = time.monotonic() + 120
-            while time.monotonic() < until and len(run.folder.read_log()) < 5:
+            while time.monotonic() < until and len(run.folder.read_log()) < 3:
                 time.sleep(0.01)
             for child in multiprocessing.active_children():
                 if child.pid is not None and child.name.startswith("scenelift runs"):
@@ -135,7 +135,7 @@ class TestTrouble:
             run_all([run], root / "cache")
         killer.join()
         assert finished(run) is None
-        assert 5 <= len(run.folder.read_log()) < 80
+        assert 3 <= len(run.folder.read_log()) < 20
         (resumed,) = run_all([run], root / "cache")
 
         (whole,) = make(tmp_path / "whole", "cns", extra=slow)
