@@ -2,9 +2,9 @@
 
     python benchmarks/reproduction.py RUNS [--page docs/reproduction.md] [--check]
 
-The page has blocks between ``<!-- from FILE -->`` and ``<!-- end -->``; each is replaced by RUNS/FILE, which a
-command named on the page has written. With ``--check`` nothing is written, and the exit code is 1 where a block
-is not what RUNS has.
+The page has blocks between ``<!-- from FILE -->`` and ``<!-- end -->``; each is replaced by RUNS/FILE, which
+a command named on the page has written. With ``--check`` nothing is written, and the exit code is 1 where a
+block is not what RUNS has.
 """
 
 from __future__ import annotations
