@@ -9,10 +9,10 @@ from scenelift.report.data import best, duration, is_best, plus_minus
 from scenelift.report.markup import Markup, join, tag
 from scenelift.report.shell import class_numbers, html_page
 from scenelift.tables import wording
-from scenelift.tables.results import Cell, Check, RowResult, TableResult
+from scenelift.tables.results import Cell, Check, RowResult, TableResult, Verdict
 from scenelift.tables.rows import Kind
 
-_VERDICT_CLASS = {"holds": "holds", "does not hold": "fails"}
+_VERDICT_CLASS: dict[Verdict, str] = {"holds": "holds", "does not hold": "fails"}
 
 
 def render_table_page(result: TableResult) -> str:
@@ -33,6 +33,7 @@ def _answer(result: TableResult) -> Markup:
         tag("p", *lead, class_="lead") if lead else "",
         *[tag("p", text) for text in told],
         _main(result),
+        _about(result),
         tag("ul", *notes, class_="notes"),
     )
 
@@ -47,7 +48,7 @@ def _main(result: TableResult) -> Markup:
         headings = _headings(result, kind)
         top.append(tag("th", kind, scope="colgroup", colspan=len(headings), class_="group block"))
         below += [
-            tag("th", text, scope="col", class_=None if place else "block")
+            tag("th", text, scope="col", class_="narrow" if place else "narrow block")
             for place, text in enumerate(headings)
         ]
     top += [tag("th", text, scope="col", rowspan=2) for text in ("Time", "Memory")]
@@ -62,6 +63,14 @@ def _main(result: TableResult) -> Markup:
     return tag("div", table, class_="scroll")
 
 
+def _about(result: TableResult) -> Markup:
+    items = [
+        tag("li", tag("strong", row.title), f" ({row.recipe}): {row.about or 'a recipe of your own.'}")
+        for row in result.rows
+    ]
+    return tag("details", tag("summary", "What the rows are"), tag("ul", *items))
+
+
 def _headings(result: TableResult, kind: Kind) -> list[str]:
     paper = [wording.paper_heading(result, kind)] if wording.has_paper(result, kind) else []
     base = [f"Δ {result.title_of(result.table.baseline)}"] if wording.has_baseline(result) else []
@@ -69,8 +78,7 @@ def _headings(result: TableResult, kind: Kind) -> list[str]:
 
 
 def _row(row: RowResult, result: TableResult, bests: dict[Kind, float | None]) -> Markup:
-    about = tag("span", row.about, class_="muted small about")
-    head = tag("th", row.title, tag("span", row.recipe, class_="muted small"), about, scope="row")
+    head = tag("th", row.title, tag("span", row.recipe, class_="muted small"), scope="row")
     cells = [cell for kind in result.kinds for cell in _cells(row.cells[kind], result, kind, bests[kind])]
     time = wording.MISSING if row.seconds is None else duration(row.seconds)
     cells += [tag("td", time), tag("td", wording.memory(row.peak_bytes))]
@@ -126,21 +134,24 @@ def _charts(result: TableResult) -> Markup | None:
 def _expectations(result: TableResult) -> Markup | None:
     if not result.checks:
         return None
-    head = ["Expectation", "", "Verdict", "Ours [95 %]", "Paper"]
-    rows = [_expectation(check) for check in result.checks]
-    table = tag(
-        "table",
-        tag("thead", tag("tr", *[tag("th", text, scope="col") for text in head])),
-        tag("tbody", *rows),
-        class_="numbers",
-    )
+    by_text: dict[str, dict[Kind, Check]] = {}
+    for check in result.checks:
+        by_text.setdefault(check.text, {})[check.kind] = check
+    rows = [
+        tag("tr", tag("th", text, scope="row"), *[_verdict(of.get(kind)) for kind in result.kinds])
+        for text, of in by_text.items()
+    ]
+    head = tag("tr", *[tag("th", text, scope="col") for text in ("Expectation", *result.kinds)])
+    table = tag("table", tag("thead", head), tag("tbody", *rows), class_="numbers wide")
     return tag("section", tag("h2", "Expectations"), tag("div", table, class_="scroll"))
 
 
-def _expectation(check: Check) -> Markup:
-    verdict = tag("td", check.verdict, class_=_VERDICT_CLASS.get(check.verdict, "muted"))
-    figures = [tag("td", text) for text in (wording.check_value(check), wording.check_paper(check))]
-    return tag("tr", tag("th", check.text, scope="row"), tag("td", check.kind), verdict, *figures)
+def _verdict(check: Check | None) -> Markup:
+    if check is None:
+        return tag("td", wording.MISSING)
+    word = tag("span", check.verdict, class_=_VERDICT_CLASS.get(check.verdict, "muted"))
+    paper = f"paper {wording.check_paper(check)}" if check.paper is not None else ""
+    return tag("td", word, _small(wording.check_value(check)), _small(paper))
 
 
 def _classes(result: TableResult) -> Markup | None:
