@@ -18,6 +18,7 @@ __all__ = [
     "Setting",
     "Table",
     "TableResult",
+    "markdown",
     "measure",
     "terminal",
     "to_json",
