@@ -92,7 +92,8 @@ def stopped(*args: object) -> None:
         (["table2", "--data", "NOWHERE"], "nowhere"),
         (["table2", "--set", "train.epoch=3"], "did you mean 'epochs'?"),
         (["table2", "--show"], "holds no finished run of this table"),
-        (["table2", "--data", "ROOM", "--teacher", "embedded", "--classes", "wall, floor"], "needs ground truth"),
+        (["table2", "--data", "ROOM", "--teacher", "embedded", "--classes", "wall, floor"],
+         "needs ground truth"),
     ],
 )  # fmt: skip
 def test_user_errors_are_one_line(scenelift: Command, tmp_path: Path, args: list[str], expected: str) -> None:
