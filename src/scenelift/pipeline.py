@@ -340,7 +340,7 @@ def report(
             rows=rows,
             pictures_2d=in_2d,
             pictures_3d=in_3d,
-            notes=_notes(config, has_truth, set(shown) <= set(session.names("train"))),
+            notes=notes(config, has_truth, set(shown) <= set(session.names("train"))),
             config_yaml=config.to_yaml(),
             has_truth=has_truth,
             label_shares=label_shares,
@@ -348,7 +348,7 @@ def report(
     )
 
 
-def _notes(config: Config, has_truth: bool, nothing_apart: bool) -> list[str]:
+def notes(config: Config, has_truth: bool, nothing_apart: bool) -> list[str]:
     """What a reader of the figures has to know."""
     notes = ["No label was used in training; the networks shown are those of the last step."]
     if config.teachers.labels.kind == "simulated":

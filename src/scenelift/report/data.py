@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -125,6 +126,18 @@ def best(values: Sequence[float | None]) -> float | None:
     """The largest finite value, ``None`` if fewer than two are there to compare."""
     known = [number for number in map(finite, values) if number is not None]
     return max(known) if len(known) > 1 else None
+
+
+def mean_and_deviation(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation of what is known; ``None`` for what one or no value cannot tell."""
+    known = [number for number in map(finite, values) if number is not None]
+    mean = statistics.fmean(known) if known else None
+    return mean, statistics.stdev(known) if len(known) > 1 else None
+
+
+def plus_minus(mean: float | None, deviation: float | None) -> str:
+    """``28.4 ± 0.3`` in percent, without the second part where there is none."""
+    return percent(mean) + ("" if deviation is None else f" ± {percent(deviation)}")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
