@@ -14,11 +14,11 @@ import numpy as np
 
 from scenelift import pipeline
 from scenelift.errors import ConfigError
-from scenelift.pipeline import Session
 from scenelift.progress import Advance, Progress, silent
 from scenelift.recipes import load
 from scenelift.report import ReportRow
 from scenelift.runfolder import RunFolder
+from scenelift.runs import Run, carry_out
 from scenelift.scenes import SceneSource
 
 DEMO_RECIPES = ("maskclip", "wo_cns", "base_clip", "wo_sct", "cns")
@@ -65,12 +65,11 @@ def compare(asked: Comparison, seed: int, progress: Progress = silent) -> list[R
         own = RunFolder(folder.path / recipe)
         config = load(recipe, (*asked.overrides, f"seed={seed}"), asked.data)
         data, shown = config.digest("data"), _named(progress, recipe)
-        session = Session(config, own, asked.cache, asked.device, shown, opened.get(data))
-        opened[data] = session.source
-        annotations = pipeline.annotate(session)
-        pair = pipeline.train(session, annotations)
-        rows.append(pipeline.row(session, pipeline.evaluate(session, annotations, pair)))
-    pipeline.report(session, annotations, pair, rows, folder, asked.command)
+        run = Run(recipe, seed, config, own)
+        done = carry_out(run, asked.cache, asked.device, shown, opened.get(data))
+        opened[data] = done.session.source
+        rows.append(pipeline.row(done.session, done.evaluation))
+    pipeline.report(done.session, done.annotations, done.pair, rows, folder, asked.command)
     return rows
 
 

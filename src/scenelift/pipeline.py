@@ -139,13 +139,18 @@ def preview(session: Session, annotations: Annotations, number: int) -> int:
     return write_preview(session.folder.preview, session.source, names, session.classes, annotations, number)
 
 
+def trains(config: Config) -> bool:
+    """Whether the configuration asks for trained networks."""
+    return config.train.epochs > 0 and config.predict.source in ("networks", "fusion+networks")
+
+
 def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     """Both networks, trained; ``None`` for a recipe that lets the teacher answer, or trains 0 epochs.
 
     Goes on from the last checkpoint of this run, or from the end of stage 1 of any run that shares it.
     """
     config, folder = session.config, session.folder
-    if config.train.epochs == 0 or config.predict.source == "teacher":
+    if not trains(config):
         return None
     target = config.latent.target if config.latent.weight > 0 else None
     store = SceneStore(session.source, session.names("train"), annotations, target)
@@ -155,7 +160,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     networks = Networks(config.networks, config.latent, annotations.text.shape[1], target_dim, config.seed)
     text = torch.from_numpy(annotations.text)
     names, start = session.names("train"), checkpoint.fingerprint(networks.state_dict())
-    digest = _digest(config, annotations, names, _TRAINING, start)
+    digest = _digest(config, annotations, names, TRAINING, start)
     if folder.networks.is_file():
         state, _, about = checkpoint.read_networks(folder.networks)
         if about["digest"] == digest:
@@ -164,7 +169,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
             return NetworkPair(networks, text, config, session.device, digest, knows_points)
     steps = steps_per_epoch(config, len(store.names))
     trainer = Trainer(networks, config, text, steps, session.device)
-    stage1 = cache_key("stage1", of=_digest(config, annotations, names, _STAGE1, start))
+    stage1 = cache_key("stage1", of=_digest(config, annotations, names, STAGE1, start))
     records = _restore(session, trainer, digest, stage1)
     first, total = trainer.step, trainer.total_steps
     ahead = 0 if session.device == "cpu" else 2
@@ -193,8 +198,13 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     return NetworkPair(networks, text, config, session.device, digest, knows_points)
 
 
-_STAGE1 = ("seed", "data", "networks", "augment", "train", "latent", "distill", "refine.clip")
-_TRAINING = (*_STAGE1, "refine", "switch")
+EVALUATION_VERSION = 2
+"""Of ``evaluation.json``; 1 had no counts of single scenes."""
+
+STAGE1 = ("seed", "data", "networks", "augment", "train", "latent", "distill", "refine.clip")
+"""What stage 1 depends on, beside the annotations."""
+TRAINING = (*STAGE1, "refine", "switch")
+"""What trained networks depend on, beside the annotations."""
 
 
 def _digest(
@@ -228,13 +238,13 @@ def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | Non
     digest = _predictions_digest(session, annotations, pair)
     if folder.evaluation.is_file():
         tree = read_json(folder.evaluation)
-        if tree.get("digest") == digest:
+        if (tree.get("digest"), tree.get("version")) == (digest, EVALUATION_VERSION):
             return Evaluation.from_json(tree)
     predictor = Predictor(session.config, pair, annotations)
     evaluation = evaluating.evaluate(
         session.source, names, session.classes, predictor, progress=session.progress
     )
-    write_json(folder.evaluation, {"digest": digest, **evaluation.to_json()})
+    write_json(folder.evaluation, {"version": EVALUATION_VERSION, "digest": digest, **evaluation.to_json()})
     return evaluation
 
 

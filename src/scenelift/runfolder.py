@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def cost(self) -> Path:
+        """The memory it took."""
+        return self.path / "cost.json"
+
+    @property
     def results(self) -> Path:
         """The table of results."""
         return self.path / "results.json"
