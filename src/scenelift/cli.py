@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from scenelift import cli_cache, cli_data
+from scenelift import cli_cache, cli_data, cli_sweep
 from scenelift.cli_data import Data, printable
 from scenelift.errors import ConfigError, SceneLiftError
 
@@ -28,6 +28,9 @@ app.add_typer(cli_cache.app, name="cache")
 app.command("check", epilog="Example: scenelift check /data/scannet --out check")(cli_data.check)
 app.command("import", epilog="Example: scenelift import polycam_export/ --as capture --out my_room")(
     cli_data.import_
+)
+app.command("sweep", epilog="Example: scenelift sweep noise=0,0.5,1,2 --recipes base_clip,cns --out sweep")(
+    cli_sweep.sweep
 )
 
 Out = Annotated[Path, typer.Option(help="Folder for the results; an earlier run there goes on.")]

@@ -112,7 +112,7 @@ class Monitor:
         return self._new()
 
     def end(self) -> list[Collapse]:
-        """What is to be told when training is over: stage 1 may have been all of it. Nothing is added then."""
+        """What is to be told when training is over, for stage 1 may have been all of it."""
         for network in self._watched.values():
             network.end()
         return self._new()
