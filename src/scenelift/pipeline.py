@@ -186,7 +186,8 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
             log.write(json.dumps(records[-1]) + "\n")
             found = monitor.add(records[-1])
             for collapse in found + (monitor.end() if trainer.step == total else []):
-                _log.warning("%s", collapse.words(session.classes.names))
+                words = collapse.words(session.classes.names)
+                _log.warning("%s, seed %d: %s", config.recipe, config.seed, words)
             if trainer.step == trainer.stage1_steps and trainer.step < total:
                 arrays = {key: value.numpy() for key, value in checkpoint.pack(trainer).items()}
                 session.cache.put(stage1, arrays, {"log": json.dumps(records)})
