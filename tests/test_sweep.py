@@ -122,6 +122,7 @@ def test_a_recipe_keeps_the_key_it_sets() -> None:
         ("noise=1 noise=2", "cns", "one twice"),
         ("noise=1", "cns,cns", "one twice"),
         ("noise=1", "maskclip,wo_cns", "at least one recipe that is trained"),
+        ("noise=1", "cns,wo_ct,wo_sct,wo_clip,w_2d,w_3d,wo_refine", "at most 6 that are trained, found 7"),
         ("noise=1", "cnss", "did you mean 'cns'"),
     ],
 )
@@ -278,6 +279,7 @@ def test_half_a_sweep_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
     assert rows["maskclip"]["trained"] is False
     markdown = (tmp_path / "sweep.md").read_text()
     assert "| cns | 30.1 ± 0.2 | 30.1 ± 0.2 | – |" in markdown
+    assert "| wo_cns | 20.0 | 20.0 | – |" in markdown  # one run for all seeds spreads nowhere
     nothing = Results(plan, {}, "again", "rooms")
     assert "No run is finished yet" in to_html(nothing)
     json.dumps(to_json(nothing), allow_nan=False)

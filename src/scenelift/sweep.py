@@ -20,6 +20,7 @@ from scenelift.config import Config
 from scenelift.errors import ConfigError
 from scenelift.files import safe_name
 from scenelift.recipes import build, own_keys
+from scenelift.report.charts import SERIES_COLORS
 from scenelift.runfolder import RunFolder
 from scenelift.runs import Run
 
@@ -149,6 +150,8 @@ def make_plan(
         raise ConfigError(
             "--recipes: expected at least one recipe that is trained, e.g. base_clip,wo_sct,cns"
         )
+    if len(own) > SERIES_COLORS:
+        raise ConfigError(f"--recipes: expected at most {SERIES_COLORS} that are trained, found {len(own)}")
     if len(named) < len(recipes) or len({key.name for key in keys}) < len(keys):
         raise ConfigError("sweep: expected every recipe and every key once, found one twice")
     named |= {reference: reference for reference in REFERENCES}

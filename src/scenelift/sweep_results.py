@@ -59,6 +59,12 @@ class Results:
                     found[seed] = miou
         return found
 
+    def spread(self, place: Place, recipe: str, kind: Kind) -> float | None:
+        """Sample standard deviation over seeds; ``None`` where one run is all there is."""
+        values = self.values(place, recipe, kind)
+        runs = {place.runs[recipe, seed].folder.path for seed in values}
+        return float(np.std(list(values.values()), ddof=1)) if len(runs) > 1 else None
+
 
 def write_sweep(out: Path, results: Results) -> None:
     """``sweep.html``, ``sweep.md`` and ``sweep.json`` in a folder, of what is finished so far."""
@@ -218,7 +224,7 @@ def _lines(results: Results, key: str, kind: Kind) -> tuple[list[Line], XAxis]:
     plan = results.plan
     for number, recipe in enumerate((*plan.references, *plan.recipes)):
         found = [
-            (x, list(values.values()))
+            (x, float(np.mean(list(values.values()))), results.spread(place, recipe, kind) or 0.0)
             for (x, _), place in zip(axis.ticks, places, strict=True)
             if (values := results.values(place, recipe, kind))
         ]
@@ -227,11 +233,11 @@ def _lines(results: Results, key: str, kind: Kind) -> tuple[list[Line], XAxis]:
             lines.append(
                 Line(
                     f"{recipe} (nothing trained)" if reference else recipe,
-                    np.array([x for x, _ in found]),
-                    np.array([np.mean(values) for _, values in found]),
+                    np.array([x for x, _, _ in found]),
+                    np.array([mean for _, mean, _ in found]),
                     number % SERIES_COLORS,
                     reference,
-                    np.array([np.std(v, ddof=1) if len(v) > 1 else 0.0 for _, v in found]),
+                    np.array([spread for _, _, spread in found]),
                 )
             )
     return lines, axis
@@ -265,7 +271,8 @@ def _rows(results: Results, key: str, kind: Kind) -> list[list[str]]:
         cells = []
         for place in places:
             values = list(results.values(place, recipe, kind).values())
-            spread = f" ± {percent(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
+            deviation = results.spread(place, recipe, kind)
+            spread = "" if deviation is None else f" ± {percent(deviation)}"
             cells.append(f"{percent(float(np.mean(values)))}{spread}" if values else "–")
         rows.append([recipe, *cells])
     if all(cell == "–" for row in rows for cell in row[1:]):
