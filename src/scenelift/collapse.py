@@ -26,7 +26,10 @@ LEAST_STEPS = 5
 
 COLLAPSE_SHARE = 1 / 3
 """Alarm in stage 2 below this share of the richness that a network had at the end of stage 1. Richness is the
-effective number of classes beyond the first, as a share of the labels'. TODO"""
+effective number of classes beyond the first, as a share of the labels'. On generated rooms of 80 × 60 pixels,
+switched after 64 steps, w_2d, w_3d and cns fell through it 9 to 20 steps later and ended below 0.03 of the
+labels' (from 0.3), one class taking 97 to 100 % of all pixels. A third leaves room for networks that sharpen
+without losing classes, and is told well before the end: none that fell through it came back."""
 
 LEAST_LEARNED = 0.1
 """Richness below which stage 1 counts as collapsed. It is judged at its end only: untrained networks predict
