@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from scenelift import cli_cache, cli_data, cli_tables
+from scenelift import cli_cache, cli_data, cli_sweep, cli_tables
 from scenelift.cli_data import Data, printable
 from scenelift.cli_options import (
     CacheRoot,
@@ -45,6 +45,9 @@ app.command("import", epilog="Example: scenelift import polycam_export/ --as cap
 )
 app.command("table", epilog="Example: scenelift table table2 --data synthetic --seeds 3 --out tables")(
     cli_tables.table
+)
+app.command("sweep", epilog="Example: scenelift sweep noise=0,0.5,1,2 --recipes base_clip,cns --out sweep")(
+    cli_sweep.sweep
 )
 
 SetOn = Annotated[list[str] | None, typer.Option("--set", help="A key of --on's data.")]

@@ -77,6 +77,19 @@ def load(
     return build(tree)
 
 
+def own_keys(recipe: str | Path) -> set[str]:
+    """Dotted paths of the keys that a method, ablation or reading sets, those of what it extends included."""
+
+    def leaves(tree: Mapping[str, Any], path: str) -> set[str]:
+        found: set[str] = set()
+        for key, value in tree.items():
+            here = f"{path}{key}"
+            found |= leaves(value, f"{here}.") if isinstance(value, Mapping) else {here}
+        return found
+
+    return leaves(_read_recipe(recipe, METHODS), "")
+
+
 def load_resolved(path: Path) -> Config:
     """The configuration saved beside a run's results."""
     return build(_read_yaml(path))

@@ -45,6 +45,7 @@ class ReportRow:
         confusion_2d: (C, C + 1) int64 counts, row = true class, column = prediction, last = none.
         confusion_3d: the same for points.
         log: one mapping per logged step, as `cotrain` yields them; empty when nothing was trained.
+        warnings: sentences on what went wrong in it, beside those that the log alone gives rise to.
     """
 
     recipe: str
@@ -58,6 +59,7 @@ class ReportRow:
     confusion_2d: I64 | None = None
     confusion_3d: I64 | None = None
     log: Sequence[Mapping[str, Any]] = ()
+    warnings: Sequence[str] = ()
 
     def on(self, kind: Literal["2D", "3D"]) -> Measured:
         """The figures on images or on points."""
@@ -188,6 +190,7 @@ def results_json(recipe: str, dataset: str, seed: int, rows: Sequence[ReportRow]
                 "per_class_2d": row.on("2D").per_class,
                 "per_class_3d": row.on("3D").per_class,
                 "seconds": finite(row.seconds),
+                "warnings": list(row.warnings),
             }
             for row in rows
         ],

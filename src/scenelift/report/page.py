@@ -85,7 +85,7 @@ def _page(data: ReportData, parts: Sequence[Markup]) -> str:
 
 def _answer(data: ReportData) -> Markup:
     notes = [tag("li", note) for note in data.notes]
-    alarms = [row.recipe for row in data.rows if log_warnings(row.log)]
+    alarms = [row.recipe for row in data.rows if _troubled(row)]
     return join(
         tag("header", tag("h1", data.title), tag("p", "Data: ", tag("strong", data.dataset), class_="muted")),
         tag("p", *_summary(data), class_="lead"),
@@ -273,11 +273,15 @@ def _training(data: ReportData) -> Markup | None:
     if not trained:
         return None
     blocks = [
-        tag("details", tag("summary", row.recipe), training_charts(row.log), open=is_open)
+        tag("details", tag("summary", row.recipe), training_charts(row.log, row.warnings), open=is_open)
         for row in trained
-        for is_open in [row is trained[-1] or bool(log_warnings(row.log))]
+        for is_open in [row is trained[-1] or _troubled(row)]
     ]
     return tag("section", tag("h2", "Training"), *blocks)
+
+
+def _troubled(row: ReportRow) -> bool:
+    return bool(row.warnings or log_warnings(row.log))
 
 
 def _again(data: ReportData) -> Markup:
