@@ -36,6 +36,12 @@ DataRecipe = Annotated[
     str | None,
     typer.Option(help="Sizes and networks by name or YAML file; chosen by DATA and device if absent."),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="What the paper leaves open, as paper or derived has it, or a YAML file; under the recipe."
+    ),
+]
 Classes = Annotated[str | None, typer.Option(help='Class names, e.g. "wall, floor, sofa / couch".')]
 Teacher = Annotated[
     str | None, typer.Option(help="Instead of CLIP and SAM: simulated (needs ground truth) or embedded.")
@@ -138,6 +144,7 @@ def annotate(
     sam: Sam = None,
     recipe: Recipe = "cns",
     data_recipe: DataRecipe = None,
+    preset: Preset = None,
     set_: Set = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -153,7 +160,7 @@ def annotate(
 
     teachers = Teachers(teacher, clip, sam)
     session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download
+        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
     )
     pipeline.check(session)
     annotations = pipeline.annotate(session)
@@ -173,6 +180,7 @@ def train(
     sam: Sam = None,
     recipe: Recipe = "cns",
     data_recipe: DataRecipe = None,
+    preset: Preset = None,
     set_: Set = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -185,7 +193,7 @@ def train(
 
     teachers = Teachers(teacher, clip, sam)
     session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download
+        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
     )
     pipeline.check(session)
     pair = pipeline.train(session, pipeline.annotate(session))
@@ -286,6 +294,7 @@ def fit(
     out: Out = Path("run"),
     recipe: Recipe = "cns",
     data_recipe: DataRecipe = None,
+    preset: Preset = None,
     set_: Set = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -298,7 +307,7 @@ def fit(
 
     teachers = Teachers(teacher, clip, sam)
     session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download
+        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
     )
     pipeline.fit(session, _command())
     typer.echo(f"labels: {session.folder.predictions}\nreport: {session.folder.report}")

@@ -82,6 +82,7 @@ def resolve_config(
     overrides: list[str] | None,
     seed: int,
     device: str,
+    preset: str | None = None,
 ) -> Config:
     """The configuration that a command's options describe.
 
@@ -94,6 +95,7 @@ def resolve_config(
         overrides: ``key.path=value``, applied last.
         seed: of the run.
         device: as `resolve_device` takes it.
+        preset: by name or file: one reading of what the paper leaves open; the recipe's own keys go before it.
 
     Raises:
         ConfigError: any of them is wrong.
@@ -112,7 +114,7 @@ def resolve_config(
         ClassTable.parse(classes)  # complains before anything is read
         options["classes"] = [name.strip() for name in classes.split(",") if name.strip()]
     options["teachers"] = teachers.tree()
-    config = load(recipe, overrides or (), data_recipe, options)
+    config = load(recipe, overrides or (), data_recipe, options, preset)
     teachers.check(config)
     return config
 
@@ -137,6 +139,7 @@ def open_session(
     device: str,
     cache: Path | None,
     download: bool,
+    preset: str | None = None,
 ) -> Session:
     """A new session, or one that goes on; arguments as for `resolve_config` and `Session`.
 
@@ -144,7 +147,7 @@ def open_session(
         ConfigError: an option is wrong.
         DataError: the data are missing or hold no scene.
     """
-    config = resolve_config(data, recipe, data_recipe, classes, teachers, overrides, seed, device)
+    config = resolve_config(data, recipe, data_recipe, classes, teachers, overrides, seed, device, preset)
     cache = cache or out / "cache"
     session = Session(config, RunFolder(out), cache, resolve_device(device), bars, download=download)
     if not session.names("train") or not session.classes:
