@@ -52,9 +52,9 @@ class Batch:
             its width and height: for `target_grids`.
         target_grids: each (B, F, h, w) float16, the teachers' features for eq. 7, of the whole frame.
         distill: empty, or what is distilled from the label teacher: its features (B, dim, h, w) float16 of
-            the whole frames; (B, 2, 2) float32 from places in the images to those in the untransformed frames,
-            as `ImageTransform.places`; (V, dim) float16, the unit feature of each voxel over all views of its
-            points, 0 where no view sees any.
+            the whole frames; (B, 2, 2) float32 from places in the images to those in the untransformed
+            frames, as `ImageTransform.places`; (V, dim) float16, the unit feature of each voxel over all
+            views of its points, 0 where no view sees any.
     """
 
     images: Tensor

@@ -37,10 +37,7 @@ DataRecipe = Annotated[
     typer.Option(help="Sizes and networks by name or YAML file; chosen by DATA and device if absent."),
 ]
 Preset = Annotated[
-    str | None,
-    typer.Option(
-        help="What the paper leaves open, as paper or derived has it, or a YAML file; under the recipe."
-    ),
+    str | None, typer.Option(help="Reading of what the paper leaves open: paper, derived, or a YAML file.")
 ]
 Classes = Annotated[str | None, typer.Option(help='Class names, e.g. "wall, floor, sofa / couch".')]
 Teacher = Annotated[

@@ -278,10 +278,10 @@ def _shared_in_cells(
     """One target for all pairs of a cell: CLIP2Scene's spatio-temporal consistency.
 
     Chen et al., https://arxiv.org/abs/2301.04926, section 3.3: the features of a cell's pixels and points are
-    fused by attention, the softmax of their cosine to the text of the pixel's label (at temperature 1, as its
-    code has it). Points have no mask features, so of those the pixels' are fused, with the same attention;
-    without label features there is no cosine to text, and the mean remains. Cells are those of the voxel grid as it was
-    rotated for this step, and hold the pairs that were drawn for this loss.
+    fused by attention, the softmax of their cosine to the text of the pixel's label (at temperature 1, as in
+    their code). Points have no mask features, so of those the pixels' are fused, with the same attention;
+    without label features there is no cosine to text, and the mean remains. Cells are those of the voxel grid
+    as it was rotated for this step, and hold the pairs that were drawn for this loss.
 
     Args:
         trainer: networks and text.
