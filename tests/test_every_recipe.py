@@ -41,8 +41,9 @@ TINY = (
     "train.frames_per_scene=2", "train.lr=0.01", "latent.dim=8", "latent.max_pairs=256",
 )  # fmt: skip
 ROOMS = (
-    *TINY, "data.train_rooms=1", "data.val_rooms=1", "data.frames_per_room=4", "data.width=48", "data.height=36",
-    "networks.points.voxel_m=0.3", f"teachers.labels.dim={LABEL_DIM}", f"teachers.masks.dim={MASK_DIM}",
+    *TINY, "data.train_rooms=1", "data.val_rooms=1", "data.frames_per_room=4", "data.width=48",
+    "data.height=36", "networks.points.voxel_m=0.3",
+    f"teachers.labels.dim={LABEL_DIM}", f"teachers.masks.dim={MASK_DIM}",
 )  # fmt: skip
 
 
