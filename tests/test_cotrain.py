@@ -423,9 +423,8 @@ def test_pairs_of_a_cell_share_their_target(target: str) -> None:
         latent.append(sum(1 - (z @ wanted) / (z.norm() * wanted.norm()) for z in pair))
     want = float(torch.stack(latent).mean().detach())
     assert one_step(trainer, batch).loss_latent == pytest.approx(want, rel=1e-3)
-    alone = trainer_of(
-        tiny_config(latent={"target": target, "max_pairs": None}), target_dim=trainer_dim(trainer)
-    )
+    plain = tiny_config(latent={"target": target, "max_pairs": None})
+    alone = trainer_of(plain, target_dim=trainer.networks.target_latent.weight.shape[1])
     assert one_step(alone, batch).loss_latent != pytest.approx(want, rel=1e-3)
 
 

@@ -58,11 +58,13 @@ class NetworkPair:
     def image_cosines(self, images: U8) -> Tensor:
         """(B, H, W, 3) uint8 images to (B, C, H, W) float32 cosines of their embeddings to each class."""
 
-        def cosines(output: Output) -> Tensor:
-            rows = self._cosines(self.networks.image_head, output.features.movedim(1, 3))
-            return rows.movedim(3, 1)
+        def scores(output: Output) -> Tensor:
+            batch, channels, height, width = output.features.shape
+            rows = output.features.movedim(1, 3).reshape(-1, channels)
+            cosines = self._cosines(self.networks.image_head, rows)
+            return cosines.view(batch, height, width, -1).movedim(3, 1)
 
-        return self._image_scores(images, cosines)
+        return self._image_scores(images, scores)
 
     @torch.no_grad()
     def _image_scores(self, images: U8, scores: Callable[[Output], Tensor]) -> Tensor:
@@ -104,8 +106,8 @@ class NetworkPair:
         return scores(self.networks.run_points(coords, inputs, self.text))[voxel]
 
     def _cosines(self, head: TextHead, features: Tensor) -> Tensor:
-        """(..., F) features to (..., C) cosines."""
-        return F.normalize(head.embed(features).float(), dim=-1) @ self.text.T
+        """(n, F) features to (n, C) cosines."""
+        return F.normalize(head.embed(features).float(), dim=1) @ self.text.T
 
 
 class Predictor:
