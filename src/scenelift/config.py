@@ -33,6 +33,9 @@ from scenelift.config_teachers import SimulatedLabels as SimulatedLabels
 from scenelift.config_teachers import SimulatedMasks as SimulatedMasks
 from scenelift.config_teachers import TeachersConfig as TeachersConfig
 
+TAGS = ("source", "kind")
+"""Keys that say which variant a node is, where it has several."""
+
 # --- labels ----------------------------------------------------------------------------------------
 
 
@@ -270,11 +273,15 @@ class Config(Section):
     predict: PredictConfig = PredictConfig()
 
     def digest(self, *sections: str) -> str:
-        """Hex digest of these sections (dotted paths allowed); of everything but the name if none given."""
-        tree = self.model_dump(mode="json")
-        tree.pop("recipe")
+        """Hex digest of these sections (dotted paths allowed); of everything but the name if none given.
+
+        Values that are the defaults do not count: what was made before a key existed keeps its digest.
+        Whoever changes a default has to change `_DIGEST_VERSION` too.
+        """
+        tree = _unusual(self)
+        tree.pop("recipe", None)
         parts = {path: _descend(tree, path) for path in sections} if sections else tree
-        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        text = json.dumps([_DIGEST_VERSION, parts], sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def to_yaml(self) -> str:
@@ -282,7 +289,22 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+_DIGEST_VERSION = 2
+
+
+def _unusual(section: Section) -> dict[str, Any]:
+    """What differs from the defaults, as a plain tree, and which variant each node is."""
+    plain, tree = section.model_dump(mode="json"), {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            tree[name] = _unusual(value)
+        elif name in TAGS or field.is_required() or value != field.default:
+            tree[name] = plain[name]
+    return tree
+
+
 def _descend(tree: Any, path: str) -> Any:
     for part in path.split("."):
-        tree = tree[part]
+        tree = tree.get(part)
     return tree

@@ -15,14 +15,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from scenelift.config import Config, Section
+from scenelift.config import TAGS, Config, Section
 from scenelift.errors import ConfigError
 
 METHODS = ("methods", "ablations", "readings")
 """Groups of recipes that say what is trained."""
-
-_TAGS = ("source", "kind")
-"""Keys that say which variant a node is, where it has several."""
 
 
 def recipe_names(group: str) -> list[str]:
@@ -94,7 +91,7 @@ def merge(base: dict[str, Any], extra: Mapping[str, Any], path: tuple[str, ...] 
         if isinstance(have, dict) and isinstance(value, Mapping):
             here = (*path, key)
             if len(_models_at(here)) > 1 and any(
-                value[tag] != have.get(tag, value[tag]) for tag in _TAGS if tag in value
+                value[tag] != have.get(tag, value[tag]) for tag in TAGS if tag in value
             ):
                 have.clear()
             merge(have, value, here)
@@ -188,7 +185,7 @@ def _models_at(path: Sequence[Any]) -> list[type[Section]]:
 
 
 def _tag(model: type[Section]) -> Any:
-    return next((model.model_fields[tag].default for tag in _TAGS if tag in model.model_fields), None)
+    return next((model.model_fields[tag].default for tag in TAGS if tag in model.model_fields), None)
 
 
 def _is_tag(parents: Sequence[Any], part: Any) -> bool:
