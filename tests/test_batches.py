@@ -61,7 +61,7 @@ class TestNoGroundTruth:
     def test_the_nouns_have_no_place_for_it(self, noun: type) -> None:
         assert {item.name for item in fields(noun)} == {
             Batch: {
-                *("images", "labels", "mask_ids", "coords", "inputs", "target_grids"),
+                *("images", "labels", "mask_ids", "coords", "inputs", "target_grids", "distill"),
                 *("pair_image", "pair_row", "pair_col", "pair_voxel", "pair_position"),
             },
             View: {"image", "labels", "mask_ids", "targets", "point_index", "pixel_uv"},
@@ -70,7 +70,9 @@ class TestNoGroundTruth:
             assert "Truth" not in str(hint)
             assert "Tensor" in str(hint) or "ndarray" in str(hint)  # and nothing that could hold one
 
-    @pytest.mark.parametrize("module", ["batches", "augment", "cotrain", "losses", "switching"])
+    @pytest.mark.parametrize(
+        "module", ["batches", "store", "augment", "cotrain", "losses", "switching", "fusion", "distill"]
+    )
     def test_training_never_speaks_of_it(self, module: str) -> None:
         source = Path(B.__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
         words = list(_words(ast.parse(source)))

@@ -19,6 +19,7 @@ from scenelift.batches import SceneStore, draw_batch, steps_per_epoch, voxel_inp
 from scenelift.cache import Cache
 from scenelift.config import Config, PairingConfig
 from scenelift.errors import ConfigError, DataError
+from scenelift.store import _Recent
 from scenelift.types import Frame, Frames, Masks, Scene
 from test_batches import NAMES, config, same
 
@@ -195,7 +196,7 @@ def of_two_sizes(*sizes: tuple[int, int]) -> Scene:
 
 class TestMemory:
     def test_keeps_the_most_recent_up_to_a_size(self) -> None:
-        recent: B._Recent[str] = B._Recent(10)
+        recent: _Recent[str] = _Recent(10)
         made: list[str] = []
 
         def get(key: str, size: int = 4) -> str:

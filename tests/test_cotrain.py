@@ -359,6 +359,109 @@ def test_only_a_trainable_target_map_learns() -> None:
             assert after.grad.abs().max() > 0
 
 
+def grouped_batch() -> Batch:
+    """Pairs in several scenes and cells, label and mask features, some pixels without a label."""
+    batch = spoiled_batch()
+    random = torch.Generator().manual_seed(5)
+    fields = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
+    coords = batch.coords.clone()
+    coords[:, 1:] -= 5  # cells on both sides of 0
+    coords[::2, 0] = 1
+    grids = (
+        torch.randn(2, 3, 4, 4, generator=random).half(),
+        torch.randn(2, 8, 4, 5, generator=random).half(),
+    )
+    return Batch(**{**fields, "coords": coords, "target_grids": grids})
+
+
+def slow_cells(networks: Networks, batch: Batch, target: str, cell_voxels: int) -> dict[str, list[Tensor]]:
+    """What each pair follows, of each target: the fused feature of its cell, pair by pair."""
+    features = networks.run_points(batch.coords, batch.inputs, TEXT).features.detach()
+    kinds = target.split("+")
+    members: dict[tuple[int, ...], list[int]] = {}
+    pixel: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+    score, of_point, score_point = [], [], []
+    for p in range(len(batch.pair_image)):
+        b, r, c, v = (int(t[p]) for t in (batch.pair_image, batch.pair_row, batch.pair_col, batch.pair_voxel))
+        scene, *xyz = batch.coords[v].tolist()
+        members.setdefault((scene, *(axis // cell_voxels for axis in xyz)), []).append(p)
+        for kind, grid in zip(kinds, batch.target_grids, strict=True):
+            seen = slow_sample(grid[b].float(), *batch.pair_position[p].tolist())
+            pixel[kind].append(seen / seen.norm())
+        point = networks.points_head.linear(features[v]).detach()
+        of_point.append(point / point.norm())
+        label = int(batch.labels[b, r, c])
+        text = torch.zeros(8) if label == IGNORE else TEXT[label]
+        score.append(float(pixel["labels"][-1] @ text) if "labels" in kinds else 0.0)
+        score_point.append(float(of_point[-1] @ text))
+    shared: dict[str, list[Tensor]] = {kind: [torch.empty(0)] * len(score) for kind in kinds}
+    for inside in members.values():
+        for kind in kinds:
+            weights, values = [score[p] for p in inside], [pixel[kind][p] for p in inside]
+            if kind == "labels":
+                weights += [score_point[p] for p in inside]
+                values += [of_point[p] for p in inside]
+            attention = torch.tensor(weights).softmax(0)
+            fused = (attention[:, None] * torch.stack(values)).sum(0)
+            for p in inside:
+                shared[kind][p] = fused / fused.norm()
+    assert max(map(len, members.values())) > 2
+    return shared
+
+
+@pytest.mark.parametrize("target", ["labels", "masks+labels", "masks"])
+def test_pairs_of_a_cell_share_their_target(target: str) -> None:
+    config = tiny_config(
+        latent={"target": target, "group_m": 0.8, "max_pairs": None},
+        networks={"points": {"voxel_m": 0.2}},
+    )
+    kinds, whole = target.split("+"), grouped_batch()
+    grids = dict(zip(("masks", "labels"), whole.target_grids, strict=True))
+    fields = {name: getattr(whole, name) for name in Batch.__dataclass_fields__}
+    batch = Batch(**{**fields, "target_grids": tuple(grids[kind] for kind in kinds)})
+    trainer = trainer_of(config, target_dim=sum(grids[kind].shape[1] for kind in kinds))
+    reference = copy.deepcopy(trainer.networks).train()
+    shared = slow_cells(reference, batch, target, cell_voxels=4)
+    image = reference.run_images(batch.images, TEXT).features
+    points = reference.run_points(batch.coords, batch.inputs, TEXT).features
+    latent = []
+    for p in range(len(batch.pair_image)):
+        b, r, c, v = (int(t[p]) for t in (batch.pair_image, batch.pair_row, batch.pair_col, batch.pair_voxel))
+        wanted = reference.target_latent.weight @ torch.cat([shared[kind][p] for kind in kinds])
+        here = slow_sample(image[b], (c + 0.5) / SIZE, (r + 0.5) / SIZE)
+        pair = (reference.image_latent(here), reference.points_latent(points[v]))
+        latent.append(sum(1 - (z @ wanted) / (z.norm() * wanted.norm()) for z in pair))
+    want = float(torch.stack(latent).mean().detach())
+    assert one_step(trainer, batch).loss_latent == pytest.approx(want, rel=1e-3)
+    plain = tiny_config(latent={"target": target, "max_pairs": None})
+    alone = trainer_of(plain, target_dim=trainer.networks.target_latent.weight.shape[1])
+    assert one_step(alone, batch).loss_latent != pytest.approx(want, rel=1e-3)
+
+
+@pytest.mark.parametrize("target_map", ["frozen", "trainable"])
+def test_points_learn_through_a_shared_target_only_if_it_is_trainable(target_map: str) -> None:
+    """With a frozen map the target side is detached, the points' part in it as well."""
+    config = tiny_config(
+        latent={"target": "labels", "group_m": 0.8, "target_map": target_map},
+        train={"image_weight": 0.0, "points_weight": 0.0, "weight_decay": 0.0},
+    )
+    batch = grouped_batch()
+    fields = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
+    trainer = trainer_of(config, target_dim=8)
+    one_step(trainer, Batch(**{**fields, "target_grids": batch.target_grids[1:]}))
+    gradient = trainer.networks.points_head.linear.weight.grad
+    assert (gradient is not None and bool(gradient.any())) == (target_map == "trainable")
+
+
+def test_cells_without_any_pair() -> None:
+    batch = grouped_batch()
+    fields = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
+    for name in ("pair_image", "pair_row", "pair_col", "pair_voxel", "pair_position"):
+        fields[name] = fields[name][:0]
+    config = tiny_config(latent={"target": "masks+labels", "group_m": 0.5})
+    assert one_step(trainer_of(config, target_dim=11), Batch(**fields)).loss_latent == 0
+
+
 @pytest.mark.parametrize("without", ["weight", "grids"])
 def test_no_latent_loss_where_it_is_off(without: str) -> None:
     batch = paint_batch(0)

@@ -13,6 +13,7 @@ from scenelift.geometry import sample_grid
 from scenelift.losses import (
     cosine_distance,
     feature_variance,
+    fuse_cells,
     image_cross_entropy,
     pair_cross_entropy,
     sample_maps,
@@ -223,3 +224,25 @@ class TestSampledCells:
         """Another device may round it to either."""
         assert sampled_cells(torch.tensor([[0.5, 0.0]]), 2, 3).tolist() == [[True] * 3, [True] * 3]
         assert not sampled_cells(torch.zeros(0, 2), 2, 3).any()
+
+
+# --- fused cells ---------------------------------------------------------------------------------------
+
+
+@given(seed=seeds, rows=st.integers(0, 20), cells=st.integers(1, 6))
+@settings(max_examples=30, deadline=None)
+def test_cells_against_a_loop(seed: int, rows: int, cells: int) -> None:
+    features = random(seed, rows, 3).requires_grad_()
+    scores = random(seed + 1, rows).tanh()
+    cell = torch.randint(0, cells, (rows,), generator=torch.Generator().manual_seed(seed))
+    want = torch.zeros(cells, 3, dtype=torch.float64)
+    for index in range(cells):
+        inside = (cell == index).nonzero()[:, 0].tolist()
+        if inside:
+            attention = torch.tensor([float(scores[i]) for i in inside], dtype=torch.float64).softmax(0)
+            want[index] = sum(a * features[i].double() for a, i in zip(attention, inside, strict=True))
+    have = fuse_cells(features, scores, cell, cells)
+    torch.testing.assert_close(have.double(), want, atol=1e-5, rtol=1e-5)
+    if rows:
+        pull = random(seed + 2, cells, 3)
+        same_value_and_gradient((have * pull).sum(), (want * pull.double()).sum(), features)

@@ -70,6 +70,19 @@ class ImageTransform:
         moved = continuous * np.float32(self.scale) - np.array(self.offset_xy, dtype=np.float32)
         return (moved - np.float32(0.5)).astype(np.float32)
 
+    def places(self, in_height: int) -> F32:
+        """Where places of the output, (x, y) as shares of width and height, lie in an input of this height.
+
+        Returns:
+            (2, 2) float32 ``[axis, (factor, shift)]``: the place is factor · share + shift.
+        """
+        (x, y) = self.offset_xy
+        across = np.array([self.width, x]) / (self.scale * self.in_width)
+        down = np.array([self.height, y]) / (self.scale * in_height)
+        if self.mirror:
+            across = np.array([-across[0], 1.0 - across[1]])
+        return np.stack([across, down]).astype(np.float32)
+
 
 def draw_image_transform(
     size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator

@@ -6,27 +6,24 @@ run can go on at any step, in any process, and see what an uninterrupted one wou
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scenelift.annotations import Annotations
 from scenelift.augment import draw_image_transform, draw_point_transform
 from scenelift.config import AugmentConfig, Config
 from scenelift.errors import ConfigError, DataError
+from scenelift.fusion import voxel_features
 from scenelift.losses import share_of_image
 from scenelift.models.voxels import scatter_mean, voxelize
 from scenelift.orientation import upright
-from scenelift.scenes import SceneSource
-from scenelift.types import F16, F32, I32, U8, U16, Scene
-
-T = TypeVar("T")
+from scenelift.store import SceneStore, View
+from scenelift.types import Scene
 
 # what a random stream is for; part of its seed
 ORDER, VIEWS, SWITCH, LATENT, DROPOUT = range(5)
@@ -54,6 +51,10 @@ class Batch:
         pair_position: (P, 2) float32, where the pair lies in the *untransformed* frame, (x, y) as shares of
             its width and height: for `target_grids`.
         target_grids: each (B, F, h, w) float16, the teachers' features for eq. 7, of the whole frame.
+        distill: empty, or what is distilled from the label teacher: its features (B, dim, h, w) float16 of
+            the whole frames; (B, 2, 2) float32 from places in the images to those in the untransformed
+            frames, as `ImageTransform.places`; (V, dim) float16, the unit feature of each voxel over all
+            views of its points, 0 where no view sees any.
     """
 
     images: Tensor
@@ -67,6 +68,7 @@ class Batch:
     pair_voxel: Tensor
     pair_position: Tensor
     target_grids: tuple[Tensor, ...]
+    distill: tuple[Tensor, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -77,122 +79,6 @@ class Batch:
             return tuple(move(item) for item in value)
 
         return Batch(**{item.name: move(getattr(self, item.name)) for item in fields(self)})
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """A frame and what the teachers said of it, as stored; no ground truth.
-
-    Attributes:
-        image: (H, W, 3) uint8.
-        labels: (H, W) uint8 pseudo labels.
-        mask_ids: (H, W) uint16.
-        targets: feature grids for eq. 7, each (F, h, w) float16.
-        point_index: (p,) int32, points this frame sees.
-        pixel_uv: (p, 2) float32, where it sees them.
-    """
-
-    image: U8
-    labels: U8
-    mask_ids: U16
-    targets: tuple[F16, ...]
-    point_index: I32
-    pixel_uv: F32
-
-    @property
-    def nbytes(self) -> int:
-        """Memory the arrays take."""
-        own = self.image.nbytes + self.labels.nbytes + self.mask_ids.nbytes
-        return own + self.point_index.nbytes + self.pixel_uv.nbytes + sum(t.nbytes for t in self.targets)
-
-
-class _Recent(Generic[T]):
-    """The most recently used items, up to a number of bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._items: OrderedDict[object, tuple[T, int]] = OrderedDict()
-        self._left = max_bytes
-
-    def get(self, key: object, make: Callable[[], tuple[T, int]]) -> T:
-        if key not in self._items:
-            item, size = make()
-            self._items[key] = (item, size)
-            self._left -= size
-            while self._left < 0 and len(self._items) > 1:
-                _, (_, freed) = self._items.popitem(last=False)
-                self._left += freed
-        self._items.move_to_end(key)
-        return self._items[key][0]
-
-
-class SceneStore:
-    """Reads annotated scenes, keeping the most recently used in memory.
-
-    Args:
-        source: the scenes.
-        names: those to train on.
-        annotations: the teachers' answers about them.
-        target: `LatentConfig.target`, or ``None`` when no features are wanted.
-        max_bytes: memory to keep views and clouds in.
-    """
-
-    def __init__(
-        self,
-        source: SceneSource,
-        names: Sequence[str],
-        annotations: Annotations,
-        target: str | None,
-        max_bytes: int = 2 << 30,
-    ) -> None:
-        if not names:
-            raise DataError("training: expected at least one scene, found none in this split")
-        self.names = tuple(names)
-        self._source, self._annotations, self._target = source, annotations, target
-        self._scenes: _Recent[Scene] = _Recent(max_bytes // 2)
-        self._pairs: _Recent[Any] = _Recent(max_bytes // 4)
-        self._views: _Recent[View] = _Recent(max_bytes // 4)
-
-    def scene(self, name: str) -> Scene:
-        """A scene; its cloud may come from memory."""
-
-        def make() -> tuple[Scene, int]:
-            scene = self._source.scene(name)
-            return scene, scene.points_world.nbytes + (0 if scene.rgb is None else scene.rgb.nbytes)
-
-        return self._scenes.get(name, make)
-
-    def view(self, name: str, index: int) -> View:
-        """Frame ``index`` of a scene with its annotations."""
-        return self._views.get((name, index), lambda: self._read_view(name, index))
-
-    def target_dim(self) -> int:
-        """Channels of all latent targets together; 0 when none are wanted."""
-        return sum(grid.shape[0] for grid in self.view(self.names[0], 0).targets)
-
-    def _read_view(self, name: str, index: int) -> tuple[View, int]:
-        frame = self.scene(name).frames[index]
-
-        def read_pairs() -> tuple[Any, int]:
-            pairs = self._annotations.pairs(name)
-            return pairs, pairs.frame_index.nbytes + pairs.point_index.nbytes + pairs.pixel_uv.nbytes
-
-        pairs = self._pairs.get(name, read_pairs)
-        rows = pairs.of_frame(index)
-        view = View(
-            frame.image,
-            self._annotations.labels(name, frame.name),
-            self._annotations.mask_ids(name, frame.name),
-            self._targets(name, frame.name),
-            pairs.point_index[rows].copy(),  # a slice would keep the pairs of all frames in memory
-            pairs.pixel_uv[rows].copy(),
-        )
-        return view, view.nbytes
-
-    def _targets(self, name: str, frame: str) -> tuple[F16, ...]:
-        """Only what is wanted is read: features are the largest part of a frame's annotations."""
-        read = {"masks": self._annotations.mask_features, "labels": self._annotations.features}
-        wanted = () if self._target is None else tuple(self._target.split("+"))
-        return tuple(read[kind](name, frame) for kind in wanted)
 
 
 def steps_per_epoch(config: Config, num_scenes: int) -> int:
@@ -226,7 +112,7 @@ def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
             parts.append(_transform(view, voxel_of_pair, config.augment, rng, len(parts)))
     if not parts:
         raise DataError(f"training: expected frames in {', '.join(names)}, found none; leave such scenes out")
-    images, labels, mask_ids, targets, owner, row, col, voxel, position = zip(*parts, strict=True)
+    images, labels, mask_ids, targets, owner, row, col, voxel, position, places = zip(*parts, strict=True)
     if len({picture.shape for picture in images}) > 1:
         raise ConfigError(
             "augment.crop: frames of different sizes cannot share a batch; set augment.crop=[height, width]"
@@ -234,8 +120,13 @@ def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
     if any(len({grid.shape for grid in grids}) > 1 for grids in zip(*targets, strict=True)):
         raise ConfigError(
             "latent.target: frames of different proportions have feature grids of different sizes, which "
-            "cannot share a batch; set latent.weight=0, or use one frame a step"
+            "cannot share a batch; set latent.weight=0 and distill.weight=0, or use one frame a step"
         )
+    grids = [torch.from_numpy(np.stack(of_frames)) for of_frames in zip(*targets, strict=True)]
+    distill: tuple[Tensor, ...] = ()
+    if store.distill:
+        of_voxels = voxel_features([store.fused(name) for name in names], voxel_of_point, len(coords))
+        distill = (grids.pop(), torch.from_numpy(np.stack(places)), of_voxels)
     pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     return Batch(
         _color_jitter(pictures, config.augment.color_jitter, rng),
@@ -248,7 +139,8 @@ def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
         torch.cat(col),
         torch.cat(voxel),
         torch.cat(position),
-        tuple(torch.from_numpy(np.stack(grids)) for grids in zip(*targets, strict=True)),
+        tuple(grids),
+        distill,
     )
 
 
@@ -370,6 +262,7 @@ def _transform(
         col,
         voxel[rows],
         position,
+        transform.places(height),
     )
 
 

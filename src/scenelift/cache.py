@@ -58,6 +58,7 @@ CODE_VERSIONS: dict[str, int] = {
     "masks": 2,  # 1 held the features too
     "mask_features": 1,
     "pairs": 1,
+    "fused": 1,
     "text": 1,
     "cloud": 1,
     "stage1": 1,

@@ -20,6 +20,7 @@ from scenelift.cli_options import (
     Device,
     Download,
     Out,
+    Preset,
     Recipe,
     Sam,
     Seed,
@@ -141,6 +142,7 @@ def annotate(
     sam: Sam = None,
     recipe: Recipe = "cns",
     data_recipe: DataRecipe = None,
+    preset: Preset = None,
     set_: Set = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -156,7 +158,7 @@ def annotate(
 
     teachers = Teachers(teacher, clip, sam)
     session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download
+        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
     )
     pipeline.check(session)
     annotations = pipeline.annotate(session)
@@ -176,6 +178,7 @@ def train(
     sam: Sam = None,
     recipe: Recipe = "cns",
     data_recipe: DataRecipe = None,
+    preset: Preset = None,
     set_: Set = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -188,7 +191,7 @@ def train(
 
     teachers = Teachers(teacher, clip, sam)
     session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download
+        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
     )
     pipeline.check(session)
     pair = pipeline.train(session, pipeline.annotate(session))
@@ -289,6 +292,7 @@ def fit(
     out: Out = Path("run"),
     recipe: Recipe = "cns",
     data_recipe: DataRecipe = None,
+    preset: Preset = None,
     set_: Set = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -301,7 +305,7 @@ def fit(
 
     teachers = Teachers(teacher, clip, sam)
     session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download
+        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
     )
     pipeline.fit(session, command_line())
     typer.echo(f"labels: {session.folder.predictions}\nreport: {session.folder.report}")

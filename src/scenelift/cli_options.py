@@ -15,6 +15,9 @@ DataRecipe = Annotated[
     str | None,
     typer.Option(help="Sizes and networks by name or YAML file; chosen by DATA and device if absent."),
 ]
+Preset = Annotated[
+    str | None, typer.Option(help="Reading of what the paper leaves open: paper, derived, or a YAML file.")
+]
 Classes = Annotated[str | None, typer.Option(help='Class names, e.g. "wall, floor, sofa / couch".')]
 Teacher = Annotated[
     str | None, typer.Option(help="Instead of CLIP and SAM: simulated (needs ground truth) or embedded.")

@@ -16,6 +16,7 @@ from scenelift.cli_options import (
     Device,
     Download,
     Out,
+    Preset,
     Sam,
     Seed,
     Set,
@@ -44,9 +45,7 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time; one for each CUDA device if absent, on CPU 1.")
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="What the paper leaves open: paper or derived, or a YAML file.")
-    ] = None,
+    preset: Preset = None,
     classes: Classes = None,
     teacher: Teacher = None,
     clip: Clip = None,

@@ -15,6 +15,7 @@ from scenelift.cli_options import (
     Device,
     Download,
     Out,
+    Preset,
     Sam,
     Seed,
     Set,
@@ -41,9 +42,7 @@ def table(
         int | None, typer.Option(min=1, help="Runs at a time; one for each CUDA device if absent, on CPU 1.")
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Run nothing, show what OUT holds so far.")] = False,
-    preset: Annotated[
-        str | None, typer.Option(help="What the paper leaves open: paper or derived, or a YAML file.")
-    ] = None,
+    preset: Preset = None,
     classes: Classes = None,
     teacher: Teacher = None,
     clip: Clip = None,

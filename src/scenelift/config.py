@@ -241,6 +241,15 @@ class PredictConfig(Section):
     ensemble: bool = False
     """Average both networks' probabilities where a pair joins them."""
 
+    @model_validator(mode="after")
+    def _averages_networks(self) -> PredictConfig:
+        if self.ensemble and self.source != "networks":
+            raise ValueError(
+                f"ensemble averages what the two networks say; expected source networks beside it, found "
+                f"{self.source}; set predict.ensemble=false"
+            )
+        return self
+
 
 class Config(Section):
     """The whole run."""

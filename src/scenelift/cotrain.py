@@ -19,9 +19,12 @@ from torch.nn import functional as F
 
 from scenelift.batches import DROPOUT, LATENT, SWITCH, Batch, stream
 from scenelift.config import Config, LatentConfig
+from scenelift.distill import distill_distances
+from scenelift.errors import ConfigError
 from scenelift.losses import (
     cosine_distance,
     feature_variance,
+    fuse_cells,
     image_cross_entropy,
     pair_cross_entropy,
     sample_maps,
@@ -45,6 +48,7 @@ class StepResult:
         loss_points: cross-entropy of the 3D network.
         pairs: how many pairs had a label to learn from; 0 throughout where there are images alone.
         loss_latent: eq. 7, ``None`` without latent consistency.
+        loss_distill: distance of both networks to the label teacher's features, ``None`` where off.
         source_image: share of the 2D network's labels by source.
         source_points: share of the 3D network's labels by source.
         churn_image: share of the 2D labels that differ from the refined teacher's.
@@ -68,6 +72,7 @@ class StepResult:
     loss_points: float
     pairs: int
     loss_latent: float | None
+    loss_distill: float | None
     source_image: dict[str, float]
     source_points: dict[str, float]
     churn_image: float
@@ -95,6 +100,9 @@ class Trainer:
         text: (C, dim) float32, unit length; on any device.
         steps_per_epoch: of the data set.
         device: where to compute.
+
+    Raises:
+        ConfigError: no loss has a weight.
     """
 
     def __init__(
@@ -107,6 +115,11 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch
         self.step = 0
         train = config.train
+        if not train.image_weight + train.points_weight + config.latent.weight + config.distill.weight:
+            raise ConfigError(
+                "expected a loss with a weight above 0, found none; set one of train.image_weight, "
+                "train.points_weight, latent.weight and distill.weight"
+            )
         parameters = [p for p in self.networks.parameters() if p.requires_grad]
         self.optimizer: torch.optim.Optimizer
         if train.optimizer == "sgd":
@@ -180,12 +193,18 @@ def _train_step(trainer: Trainer, batch: Batch, start: float) -> StepResult:
         sources = Sources(batch, *predicted, config.refine, classes)
         targets = draw_targets(sources, batch, switch, stream(config.seed, SWITCH, step))
 
-    loss_image = image_cross_entropy(full, targets.image)
-    loss_points = pair_cross_entropy(points.logits, batch.pair_voxel, targets.pairs)
+    with torch.set_grad_enabled(config.train.image_weight > 0):  # else it is only watched
+        loss_image = image_cross_entropy(full, targets.image)
+    with torch.set_grad_enabled(config.train.points_weight > 0):
+        loss_points = pair_cross_entropy(points.logits, batch.pair_voxel, targets.pairs)
     loss = config.train.image_weight * loss_image + config.train.points_weight * loss_points
-    latent = _latent(networks, image, points, batch, config, step)
+    latent = _latent(trainer, image, points, batch)
     if latent is not None:
         loss = loss + config.latent.weight * latent.loss
+    distilled = None
+    if batch.distill and config.distill.weight > 0:
+        distilled = torch.stack(distill_distances(networks, image, points, batch)).sum()
+        loss = loss + config.distill.weight * distilled
 
     trainer.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
@@ -205,6 +224,7 @@ def _train_step(trainer: Trainer, batch: Batch, start: float) -> StepResult:
         loss_points=float(loss_points.detach()),
         pairs=int((targets.pairs != IGNORE).sum()),
         loss_latent=None if latent is None else float(latent.loss.detach()),
+        loss_distill=None if distilled is None else float(distilled.detach()),
         source_image=targets.share_image,
         source_points=targets.share_points,
         churn_image=targets.churn_image,
@@ -246,10 +266,9 @@ class _Latent:
     variance_target: Tensor
 
 
-def _latent(
-    networks: Networks, image: Output, points: Output, batch: Batch, config: Config, step: int
-) -> _Latent | None:
+def _latent(trainer: Trainer, image: Output, points: Output, batch: Batch) -> _Latent | None:
     """Eq. 7 over (a sample of) the pairs; ``None`` where it is switched off."""
+    networks, config, step = trainer.networks, trainer.config, trainer.step
     if config.latent.weight == 0 or not batch.target_grids:
         return None
     rows = _some_pairs(len(batch.pair_image), config.latent, config.seed, step).to(batch.pair_image.device)
@@ -261,13 +280,64 @@ def _latent(
     of_points = networks.points_latent(points.features[batch.pair_voxel[rows]])
     there = batch.pair_position[rows]
     seen = [sample_maps(grid.float(), which, there) for grid in batch.target_grids]
-    target = networks.target_latent(torch.cat([F.normalize(one, dim=1) for one in seen], dim=1))
+    seen = [F.normalize(one, dim=1) for one in seen]
+    if config.latent.group_m is not None:
+        seen = _shared_in_cells(trainer, seen, points, batch, rows, config.latent.group_m)
+    target = networks.target_latent(torch.cat(seen, dim=1))
     return _Latent(
         cosine_distance(of_image, target) + cosine_distance(of_points, target),
         feature_variance(of_image),
         feature_variance(of_points),
         feature_variance(target),
     )
+
+
+def _shared_in_cells(
+    trainer: Trainer, seen: list[Tensor], points: Output, batch: Batch, rows: Tensor, group_m: float
+) -> list[Tensor]:
+    """One target for all pairs of a cell: CLIP2Scene's spatio-temporal consistency.
+
+    Chen et al., https://arxiv.org/abs/2301.04926, section 3.3: the features of a cell's pixels and points are
+    fused by attention, the softmax of their cosine to the text of the pixel's label (at temperature 1, as in
+    their code). Points have no mask features, so of those the pixels' are fused, with the same attention;
+    without label features there is no cosine to text, and the mean remains. Cells are those of the voxel grid
+    as it was rotated for this step, and hold the pairs that were drawn for this loss.
+
+    Args:
+        trainer: networks and text.
+        seen: (R, F) unit features of the drawn pairs' pixels, of each target.
+        points: of the 3D network.
+        batch: of the pairs.
+        rows: (R,) int64, which pairs.
+        group_m: edge of a cell in metres.
+
+    Returns:
+        As ``seen``, unit length, equal for pairs of one cell.
+    """
+    config, voxel = trainer.config, batch.pair_voxel[rows]
+    coords = batch.coords[voxel]
+    xyz = ((coords[:, 1:] + 0.5) * (config.networks.points.voxel_m / group_m)).floor().long()
+    cells, cell = torch.unique(torch.cat([coords[:, :1].long(), xyz], 1), dim=0, return_inverse=True)
+    kinds = config.latent.target.split("+")
+    score = torch.zeros(len(rows), device=rows.device)
+    if "labels" in kinds:
+        label = batch.labels[batch.pair_image[rows], batch.pair_row[rows], batch.pair_col[rows]]
+        labelled = label != IGNORE
+        text = trainer.text[torch.where(labelled, label, 0)] * labelled[:, None]
+        of_points = F.normalize(trainer.networks.points_head.embed(points.features[voxel]), dim=1)
+        if config.latent.target_map == "frozen":
+            of_points = of_points.detach()  # as the whole target side
+        score = (seen[kinds.index("labels")] * text).sum(1)
+        score_points = (of_points * text).sum(1)
+    shared = []
+    for kind, features in zip(kinds, seen, strict=True):
+        if kind == "labels":
+            both, scores = torch.cat([features, of_points]), torch.cat([score, score_points])
+            fused = fuse_cells(both, scores, cell.repeat(2), len(cells))
+        else:
+            fused = fuse_cells(features, score, cell, len(cells))
+        shared.append(F.normalize(fused, dim=1)[cell])
+    return shared
 
 
 def _some_pairs(pairs: int, config: LatentConfig, seed: int, step: int) -> Tensor:

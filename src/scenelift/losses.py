@@ -55,6 +55,24 @@ def cosine_distance(features: Tensor, target: Tensor) -> Tensor:
     return (1.0 - F.cosine_similarity(features.float(), target.float(), dim=1)).mean()
 
 
+def fuse_cells(features: Tensor, scores: Tensor, cell: Tensor, num_cells: int) -> Tensor:
+    """One feature for each cell: the mean of its rows, weighed by the softmax of their scores in the cell.
+
+    Args:
+        features: (R, K).
+        scores: (R,) cosines; small enough for a plain exponential.
+        cell: (R,) int64, the cell of each row.
+        num_cells: G.
+
+    Returns:
+        (G, K); 0 for cells without rows. Differentiable in ``features`` and ``scores``.
+    """
+    weight = scores.exp()
+    total = weight.new_zeros(num_cells).index_add(0, cell, weight)
+    share = weight / total[cell]
+    return features.new_zeros(num_cells, features.shape[1]).index_add(0, cell, share[:, None] * features)
+
+
 def feature_variance(features: Tensor) -> Tensor:
     """How spread the directions of features are: 1 − ‖mean unit vector‖², in [0, 1].
 

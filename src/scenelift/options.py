@@ -95,7 +95,7 @@ def resolve_config(
         overrides: ``key.path=value``, applied last.
         seed: of the run.
         device: as `resolve_device` takes it.
-        preset: reading of what the paper leaves open, by name or file.
+        preset: by name or file: one reading of what the paper leaves open; the recipe's own keys overrule it.
 
     Raises:
         ConfigError: any of them is wrong.

@@ -21,7 +21,7 @@ from scenelift import annotate as annotating
 from scenelift import checkpoint
 from scenelift import evaluate as evaluating
 from scenelift.annotations import Annotations
-from scenelift.batches import SceneStore, batches, steps_per_epoch
+from scenelift.batches import batches, steps_per_epoch
 from scenelift.cache import Cache, Key, cache_key
 from scenelift.check import CheckReport, check_source, raise_if_bad
 from scenelift.classes import ClassTable
@@ -31,6 +31,7 @@ from scenelift.cotrain import Trainer, cotrain
 from scenelift.errors import ConfigError
 from scenelift.evaluate import Evaluation
 from scenelift.files import read_json, write_json
+from scenelift.fusion import fuse
 from scenelift.models.image import fetch_weights
 from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor
@@ -41,6 +42,7 @@ from scenelift.report import ReportData, ReportRow, results_json, write_report
 from scenelift.runfolder import RunFolder
 from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
+from scenelift.store import SceneStore
 from scenelift.summary import pictures, report_row
 from scenelift.teachers.registry import open_teachers
 
@@ -134,7 +136,18 @@ def annotate(session: Session) -> Annotations:
         progress=session.progress,
     )
     annotations.save(session.folder.annotations)
+    if fused := _names_to_fuse(session):
+        fuse(annotations, session.source, fused, session.progress)
     return annotations
+
+
+def _names_to_fuse(session: Session) -> tuple[str, ...]:
+    """Scenes whose points get features fused over views: to be distilled, or to answer."""
+    config = session.config
+    learns = trains(config) and config.distill.weight > 0
+    answers = config.predict.source in ("fusion", "fusion+networks")
+    splits = [split for split, wanted in (("train", learns), ("val", answers)) if wanted]
+    return session.names(*splits) if splits else ()
 
 
 def preview(session: Session, annotations: Annotations, number: int) -> int:
@@ -157,7 +170,8 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     if not trains(config):
         return None
     target = config.latent.target if config.latent.weight > 0 else None
-    store = SceneStore(session.source, session.names("train"), annotations, target)
+    distill = config.distill.weight > 0
+    store = SceneStore(session.source, session.names("train"), annotations, target, distill=distill)
     target_dim = store.target_dim()
     if session.download:
         fetch_weights(config.networks.image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -13,11 +13,13 @@ from scenelift.annotations import Annotations
 from scenelift.batches import voxel_inputs
 from scenelift.config import Config
 from scenelift.errors import DataError, RunError
-from scenelift.labels import refine, refine_sparse, vote_points
-from scenelift.models.networks import Networks
+from scenelift.fusion import fused_features
+from scenelift.labels import dense_scores, refine, refine_sparse, vote_points
+from scenelift.models.heads import TextHead
+from scenelift.models.networks import Networks, Output
 from scenelift.models.voxels import voxelize
 from scenelift.orientation import upright
-from scenelift.types import F32, IGNORE, U8, Pairs, Prediction, Scene
+from scenelift.types import F32, IGNORE, U8, Frame, Pairs, Prediction, Scene
 
 IMAGES_PER_PASS = 8
 
@@ -49,24 +51,45 @@ class NetworkPair:
         self.config = config.networks.points
         self.device = device
 
-    @torch.no_grad()
     def image_probabilities(self, images: U8) -> Tensor:
         """(B, H, W, 3) uint8 images to (B, C, H, W) float32 class probabilities."""
+        return self._image_scores(images, lambda output: output.logits).softmax(1)
+
+    def image_cosines(self, images: U8) -> Tensor:
+        """(B, H, W, 3) uint8 images to (B, C, H, W) float32 cosines of their embeddings to each class."""
+
+        def scores(output: Output) -> Tensor:
+            batch, channels, height, width = output.features.shape
+            rows = output.features.movedim(1, 3).reshape(-1, channels)
+            cosines = self._cosines(self.networks.image_head, rows)
+            return cosines.view(batch, height, width, -1).movedim(3, 1)
+
+        return self._image_scores(images, scores)
+
+    @torch.no_grad()
+    def _image_scores(self, images: U8, scores: Callable[[Output], Tensor]) -> Tensor:
         own = torch.from_numpy(
             np.array(images, order="C")
         )  # PyTorch wants neither read-only nor flipped arrays
         unit = own.to(self.device).permute(0, 3, 1, 2).float() / 255
-        logits = self.networks.run_images(unit, self.text).logits
-        full = F.interpolate(logits.float(), size=unit.shape[2:], mode="bilinear", align_corners=False)
-        return full.softmax(1)
+        coarse = scores(self.networks.run_images(unit, self.text)).float()
+        return F.interpolate(coarse, size=unit.shape[2:], mode="bilinear", align_corners=False)
 
-    @torch.no_grad()
     def point_probabilities(self, points_xyz: F32, rgb: U8 | None) -> Tensor:
         """(N, 3) float32 points in metres, z up, and (N, 3) uint8 colours to (N, C) float32 probabilities.
 
         Raises:
             RunError: the 3D network was never trained.
         """
+        return self._point_scores(points_xyz, rgb, lambda output: output.logits.float().softmax(1))
+
+    def point_cosines(self, points_xyz: F32, rgb: U8 | None) -> Tensor:
+        """As `point_probabilities`, but (N, C) float32 cosines of the embeddings to each class."""
+        head = self.networks.points_head
+        return self._point_scores(points_xyz, rgb, lambda output: self._cosines(head, output.features))
+
+    @torch.no_grad()
+    def _point_scores(self, points_xyz: F32, rgb: U8 | None, scores: Callable[[Output], Tensor]) -> Tensor:
         if not len(points_xyz):
             return self.text.new_zeros(0, len(self.text))
         if not self.knows_points:
@@ -80,8 +103,11 @@ class NetworkPair:
         coords, voxel = voxelize(points, one, self.config.voxel_m)
         colors = None if rgb is None else _bytes(rgb).to(self.device).float() / 255
         inputs = voxel_inputs([colors], [len(points)], voxel, len(coords), self.config.inputs)
-        logits = self.networks.run_points(coords, inputs, self.text).logits
-        return logits.float().softmax(1)[voxel]
+        return scores(self.networks.run_points(coords, inputs, self.text))[voxel]
+
+    def _cosines(self, head: TextHead, features: Tensor) -> Tensor:
+        """(n, F) features to (n, C) cosines."""
+        return F.normalize(head.embed(features).float(), dim=1) @ self.text.T
 
 
 class Predictor:
@@ -89,36 +115,41 @@ class Predictor:
 
     Args:
         config: the run.
-        pair: trained networks; needed unless ``predict.source`` is ``teacher``.
-        annotations: needed for the teacher's answers, for Post-Refine and for the ensemble.
+        pair: trained networks; needed unless ``predict.source`` is ``teacher`` or ``fusion``.
+        annotations: needed for the teacher's answers, for Post-Refine and for the ensembles.
     """
 
     def __init__(self, config: Config, pair: NetworkPair | None, annotations: Annotations | None) -> None:
         self._config, self._pair, self._annotations = config, pair, annotations
         wanted = config.predict
-        if wanted.source == "networks" and pair is None:
+        self._asks_networks = wanted.source in ("networks", "fusion+networks")
+        if self._asks_networks and pair is None:
             raise RunError("predict: there are no trained networks; run `scenelift train` first")
-        needs_annotations = wanted.source == "teacher" or wanted.post_refine or wanted.ensemble
+        needs_annotations = wanted.source != "networks" or wanted.post_refine or wanted.ensemble
         if needs_annotations and annotations is None:
             raise RunError("predict: this recipe needs the teachers' answers; run `scenelift annotate` first")
 
     def can_label(self, scene: Scene) -> bool:
         """Whether there is a cloud, and anything that knows of clouds."""
-        asks_networks = self._config.predict.source == "networks" and self._pair is not None
-        return len(scene.points_world) > 0 and not (asks_networks and not self._networks.knows_points)
+        return len(scene.points_world) > 0 and not (self._asks_networks and not self._networks.knows_points)
 
     def frames(self, scene: Scene) -> Iterator[tuple[str, Prediction]]:
         """The prediction of each frame, in order, with its name."""
-        if self._config.predict.source == "teacher":
+        if not self._asks_networks:
             for name in scene.frames.names:
-                yield name, _certain(self._teacher_labels(scene.name, name))
+                prediction = _certain(self._teacher_labels(scene.name, name))
+                yield name, self._post_refine_frame(prediction, scene.name, name)
             return
         points = self._point_probabilities(scene) if self._config.predict.ensemble else None
         for start in range(0, len(scene.frames), IMAGES_PER_PASS):
             group = list(scene.frames[start : start + IMAGES_PER_PASS])
             if len({frame.image.shape for frame in group}) > 1:
                 raise DataError(f"scene {scene.name}: frames differ in size; resize them to one size")
-            probability = self._networks.image_probabilities(np.stack([frame.image for frame in group]))
+            images = np.stack([frame.image for frame in group])
+            if self._config.predict.source == "fusion+networks":
+                probability = self._surer_images(images, group)
+            else:
+                probability = self._networks.image_probabilities(images)
             for offset, frame in enumerate(group):
                 one = probability[offset]
                 if points is not None:
@@ -128,8 +159,11 @@ class Predictor:
 
     def points(self, scene: Scene) -> Prediction:
         """The prediction of the scene's points."""
-        if self._config.predict.source == "teacher":
-            return _certain(self._teacher_points(scene))
+        source = self._config.predict.source
+        if source == "teacher":
+            return self._post_refine_points(_certain(self._teacher_points(scene)), scene)
+        if source in ("fusion", "fusion+networks"):
+            return self._post_refine_points(self._fused_points(scene), scene)
         own = self._point_probabilities(scene)
         if self._config.predict.ensemble:
             own = self._join_points(own, scene)
@@ -161,6 +195,36 @@ class Predictor:
     def _vote(self, pair_labels: U8, pairs: Pairs, num_points: int) -> U8:
         index = torch.from_numpy(pairs.point_index)
         return _u8(vote_points(torch.from_numpy(pair_labels), index, num_points, self._num_classes))
+
+    # --- features fused over views -------------------------------------------------------------------
+
+    def _fused_points(self, scene: Scene) -> Prediction:
+        """The class nearest to each point's fused feature, or to the 3D network's where that is nearer."""
+        fused = fused_features(self._known, scene.name, len(scene.points_world))
+        cosines = torch.from_numpy(fused).float() @ torch.from_numpy(self._known.text).T
+        seen = torch.from_numpy(np.any(fused != 0, axis=1))
+        if not self._asks_networks:
+            prediction = best_prediction(self._confidence(cosines), (len(cosines),))
+            labels = np.where(seen, prediction.labels, np.uint8(IGNORE))
+            return Prediction(labels, np.where(seen, prediction.confidence, np.float32(0)))
+        points = upright(scene.points_world, scene.up_world)
+        own = self._networks.point_cosines(points, scene.rgb)
+        cosines[~seen] = -1.0
+        return best_prediction(self._confidence(_surer(cosines.to(own.device), own, 1)), (len(own),))
+
+    def _surer_images(self, images: U8, frames: list[Frame]) -> Tensor:
+        """(B, C, H, W) probabilities, pixel by pixel from the teacher's features or the 2D network's."""
+        own = self._networks.image_cosines(images)
+        text = torch.from_numpy(self._known.text)
+        said = []
+        for frame in frames:
+            grid = torch.from_numpy(self._known.features(frame.scene, frame.name))[None].float()
+            said.append(dense_scores(F.normalize(grid, dim=1), text, (frame.height, frame.width)))
+        return self._confidence(_surer(torch.cat(said).to(own.device), own, 1))
+
+    def _confidence(self, cosines: Tensor) -> Tensor:
+        """Cosines to probabilities, over dimension 1."""
+        return (self._config.pseudo_labels.logit_scale * cosines).softmax(1)
 
     # --- Post-Refine ---------------------------------------------------------------------------------
 
@@ -238,6 +302,11 @@ def _mean_rows(values: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor
     count = torch.bincount(index, minlength=size)
     total = values.new_zeros(size, values.shape[1]).index_add_(0, index, values)
     return total / count.clamp(min=1)[:, None], count > 0
+
+
+def _surer(one: Tensor, other: Tensor, dim: int) -> Tensor:
+    """Scores of ``one`` where its best is above the best of ``other``, elsewhere those of ``other``."""
+    return torch.where(one.amax(dim, keepdim=True) > other.amax(dim, keepdim=True), one, other)
 
 
 def best_prediction(probability: Tensor, shape: tuple[int, ...]) -> Prediction:

@@ -93,7 +93,7 @@ def pictures(
         "teacher labels": Predictor(_teacher_only(config, refined=False), None, annotations),
         "without CNS": Predictor(_teacher_only(config, refined=True), None, annotations),
     }
-    if pair is not None:
+    if pair is not None or config.predict.source == "fusion":
         predictors["ours"] = Predictor(config, pair, annotations)
     in_2d: list[Picture] = []
     in_3d: list[Picture] = []

@@ -31,6 +31,7 @@ _LOSSES = (
     ("loss_image", "2D labels", 1),
     ("loss_points", "3D labels", 2),
     ("loss_latent", "latent consistency", 3),
+    ("loss_distill", "distillation", 4),
 )
 _CHURN = (("churn_image", "2D", 1), ("churn_points", "3D", 2))
 _VARIANCE = (
