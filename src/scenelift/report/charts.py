@@ -20,7 +20,7 @@ from scenelift.types import F64, I64
 SERIES_COLORS = 6
 """How many series colours the style sheet has."""
 
-_WIDTH = 400.0
+WIDTH = 400.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 18.0, 30.0
 _HEIGHT = 198.0
 
@@ -44,23 +44,6 @@ class Line:
     color: int
     dashed: bool = False
     spread: F64 | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Dots:
-    """One row of a `dot_chart`; values in [0, 1].
-
-    Attributes:
-        name: of the row.
-        mean: the large dot.
-        values: the small ones, and a line from the least to the largest.
-        other: the hollow mark, something to compare with.
-    """
-
-    name: str
-    mean: float | None
-    values: Sequence[float]
-    other: float | None
 
 
 @dataclass(frozen=True)
@@ -105,7 +88,7 @@ def class_bars(
     height = group * len(names) + 22
     known = [value for values in series.values() for value in values if value is not None]
     ticks = nice_ticks(max(known, default=1.0))
-    scale = (_WIDTH - left - right) / ticks[-1]
+    scale = (WIDTH - left - right) / ticks[-1]
     parts = []
     for tick in ticks:
         x = left + scale * tick
@@ -130,47 +113,7 @@ def class_bars(
         highest = max((values[row] or 0.0 for values in series.values()), default=0.0)
         end = {"x": left + scale * highest + 4, "y": middle + 3.5}
         parts.append(tag("text", percent(highest, 0), class_="small", **end))
-    return _svg(height, label, *parts)
-
-
-def dot_chart(rows: Sequence[Dots], label: str, own: str, other: str) -> Markup:
-    """One row a name: a dot where its mean is, small ones for what it is the mean of, a hollow mark beside.
-
-    Args:
-        rows: from the top down.
-        label: what the chart shows, for screen readers.
-        own: what the dots are.
-        other: what the hollow marks are.
-    """
-    step, left, right = 19.0, 132.0, 34.0
-    height = step * len(rows) + 22
-    known = [v for row in rows for v in (row.mean, row.other, *row.values) if v is not None]
-    ticks = nice_ticks(max(known, default=1.0))
-    scale = (_WIDTH - left - right) / ticks[-1]
-    parts = []
-    for tick in ticks:
-        x = left + scale * tick
-        parts.append(tag("line", x1=x, x2=x, y1=0, y2=height - 18, class_="grid"))
-        parts.append(
-            tag("text", f"{100 * tick:.3g}", x=x, y=height - 5, text_anchor="middle", class_="small")
-        )
-    for place, row in enumerate(rows):
-        y = step * (place + 0.5)
-        parts.append(tag("text", shorten(row.name, 22), tag("title", row.name), x=0, y=y + 3.5))
-        shapes = [tag("title", f"{row.name}: {own} {percent(row.mean)}, {other} {percent(row.other)}")]
-        if row.other is not None:
-            x = left + scale * row.other
-            diamond = f"M{x:.2f} {y - 5:.2f}l5 5l-5 5l-5 -5Z"
-            shapes.append(tag("path", d=diamond, class_="hollow l1"))
-        if row.values:
-            ends = {"x1": left + scale * min(row.values), "x2": left + scale * max(row.values)}
-            shapes.append(tag("line", y1=y, y2=y, class_="curve l0", **ends))
-            shapes += [tag("circle", cx=left + scale * v, cy=y, r=1.8, class_="f0") for v in row.values]
-        if row.mean is not None:
-            shapes.append(tag("circle", cx=left + scale * row.mean, cy=y, r=4, class_="f0"))
-        parts.append(tag("g", *shapes))
-        parts.append(tag("text", percent(row.mean), x=_WIDTH, y=y + 3.5, text_anchor="end", class_="small"))
-    return _svg(height, label, *parts)
+    return svg(height, label, *parts)
 
 
 def line_chart(
@@ -206,10 +149,10 @@ def line_chart(
     parts = [*_y_axis(ticks, y_range, percentages), *along, *_stage_mark(stage2_step, x_range)]
     if threshold is not None:
         y = _y(threshold, y_range)
-        parts.append(tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="threshold"))
+        parts.append(tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y, class_="threshold"))
     for line in lines:
         parts += _curve(line, x_range, y_range, with_points=axis is not None)
-    return _svg(_HEIGHT, label, *parts)
+    return svg(_HEIGHT, label, *parts)
 
 
 def _reach(line: Line) -> F64:
@@ -255,7 +198,7 @@ def stacked_shares(
         lower = [corner for k in columns for corner in _step(edges, heights, k, place, x_range)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in [*upper, *reversed(lower)]) + "Z"
         parts.append(tag("path", d=path, class_=f"f{color % SERIES_COLORS}"))
-    return _svg(_HEIGHT, label, *parts, *_stage_mark(stage2_step, x_range))
+    return svg(_HEIGHT, label, *parts, *_stage_mark(stage2_step, x_range))
 
 
 def heat_map(names: Sequence[str], shares: F64, totals: I64, label: str) -> Markup:
@@ -268,7 +211,7 @@ def heat_map(names: Sequence[str], shares: F64, totals: I64, label: str) -> Mark
         label: what the chart shows, for screen readers.
     """
     left, top, right = 92.0, 78.0, 24.0  # names of columns lean out to the right
-    cell = (_WIDTH - left - right) / shares.shape[1]
+    cell = (WIDTH - left - right) / shares.shape[1]
     predicted = [*names, "no prediction"]
     letters = f"font-size:{min(9.0, max(3.0, 0.62 * cell)):.1f}px"
     parts = []
@@ -300,7 +243,7 @@ def heat_map(names: Sequence[str], shares: F64, totals: I64, label: str) -> Mark
     height = top + cell * len(names) + 2
     edge = left + cell * len(names)
     parts.append(tag("line", x1=edge, x2=edge, y1=top, y2=height, class_="axis"))
-    return _svg(height, label, *parts)
+    return svg(height, label, *parts)
 
 
 def nice_ticks(top: float) -> list[float]:
@@ -340,13 +283,13 @@ def _cell_text(x: float, y: float, cell: float, share: float) -> Iterator[Markup
     )
 
 
-def _svg(height: float, label: str, *parts: Markup) -> Markup:
-    box = f"0 0 {_WIDTH:g} {height:g}"
+def svg(height: float, label: str, *parts: Markup) -> Markup:
+    box = f"0 0 {WIDTH:g} {height:g}"
     return tag("svg", *parts, viewBox=box, role="img", aria_label=label, class_="chart")
 
 
 def _x(step: float, x_range: tuple[float, float]) -> float:
-    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (step - x_range[0]) / (x_range[1] - x_range[0])
+    return _LEFT + (WIDTH - _LEFT - _RIGHT) * (step - x_range[0]) / (x_range[1] - x_range[0])
 
 
 def _y(value: float, y_range: tuple[float, float]) -> float:
@@ -370,7 +313,7 @@ def _x_range(xs: Sequence[F64]) -> tuple[float, float]:
 def _y_axis(ticks: Sequence[float], y_range: tuple[float, float], percentages: bool) -> Iterator[Markup]:
     for place, tick in enumerate(ticks):
         y = _y(tick, y_range)
-        yield tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid" if place else "axis")
+        yield tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y, class_="grid" if place else "axis")
         words = f"{100 * tick:.4g}%" if percentages else f"{tick:.4g}"
         yield tag("text", words, x=_LEFT - 5, y=y + 3.5, text_anchor="end", class_="small")
 
@@ -381,7 +324,7 @@ def _x_axis(x_range: tuple[float, float]) -> Iterator[Markup]:
     for tick in ticks:
         x = _x(tick, x_range)
         yield tag("text", f"{tick:g}", x=x, y=_HEIGHT - _BOTTOM + 14, text_anchor="middle", class_="small")
-    yield tag("text", "step", x=_WIDTH - _RIGHT, y=_HEIGHT - 3, text_anchor="end", class_="small")
+    yield tag("text", "step", x=WIDTH - _RIGHT, y=_HEIGHT - 3, text_anchor="end", class_="small")
 
 
 def _named_x_axis(axis: XAxis, x_range: tuple[float, float]) -> Iterator[Markup]:
@@ -393,7 +336,7 @@ def _named_x_axis(axis: XAxis, x_range: tuple[float, float]) -> Iterator[Markup]
             continue
         free = x + half + 4
         yield tag("text", words, x=x, y=_HEIGHT - _BOTTOM + 14, text_anchor="middle", class_="small")
-    yield tag("text", axis.name, x=_WIDTH - _RIGHT, y=_HEIGHT - 3, text_anchor="end", class_="small")
+    yield tag("text", axis.name, x=WIDTH - _RIGHT, y=_HEIGHT - 3, text_anchor="end", class_="small")
 
 
 def _stage_mark(step: float | None, x_range: tuple[float, float]) -> Iterator[Markup]:
@@ -401,7 +344,7 @@ def _stage_mark(step: float | None, x_range: tuple[float, float]) -> Iterator[Ma
         return
     x = _x(step, x_range)
     yield tag("line", x1=x, x2=x, y1=_TOP - 12, y2=_HEIGHT - _BOTTOM, class_="stage")
-    end = x > _WIDTH - 60
+    end = x > WIDTH - 60
     anchor = "end" if end else "start"
     x_text = x - 4 if end else x + 4
     yield tag("text", "stage 2", x=x_text, y=_TOP - 5, text_anchor=anchor, class_="small")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from scenelift.report.charts import Dots, dot_chart
 from scenelift.report.data import best, duration, is_best, plus_minus
+from scenelift.report.dots import Dots, dot_chart
 from scenelift.report.markup import Markup, join, tag
 from scenelift.report.shell import class_numbers, html_page
 from scenelift.tables import wording
