@@ -21,6 +21,7 @@ SERIES_COLORS = 6
 """How many series colours the style sheet has."""
 
 WIDTH = 400.0
+"""Of every chart."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 18.0, 30.0
 _HEIGHT = 198.0
 
@@ -284,6 +285,7 @@ def _cell_text(x: float, y: float, cell: float, share: float) -> Iterator[Markup
 
 
 def svg(height: float, label: str, *parts: Markup) -> Markup:
+    """A chart `WIDTH` wide and ``height`` high; ``label`` tells screen readers what it shows."""
     box = f"0 0 {WIDTH:g} {height:g}"
     return tag("svg", *parts, viewBox=box, role="img", aria_label=label, class_="chart")
 
