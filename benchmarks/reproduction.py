@@ -27,7 +27,8 @@ def filled(page: str, runs: Path) -> str:
         if not file.is_file():
             print(f"not there, left as it is: {file}", file=sys.stderr)
             return found[0]
-        text = re.sub(r"^#+ .*\n+", "", file.read_text(encoding="utf-8"))  # the page has headings of its own
+        text = re.sub(r"^# .*\n+", "", file.read_text(encoding="utf-8"))  # the page has headings of its own
+        text = re.sub(r"^(#+ )", r"##\1", text, flags=re.MULTILINE)
         return f"{found[1]}\n{text.strip()}\n\n{found[3]}"
 
     return BLOCK.sub(replace, page)
