@@ -4,7 +4,7 @@
 
 ``raw`` are the teacher's labels (row Baseline of the paper's Table 2), ``refined`` those after mask voting,
 eq. 4 (row w/o CNS). Points take the label of most of the pixels that see them; a point no frame sees counts
-as wrong. ``--set labels.token_noise=1.2`` and the like try another setting.
+as wrong. ``--set labels.token_noise=1.2``, ``--set data.width=128`` and the like try another setting.
 
 The defaults were set on these numbers alone and then frozen. mIoU in percent, mean of teacher seeds 0-3:
 
@@ -128,13 +128,17 @@ def line(what: str, miou: F64) -> str:
     return f"{what:10}" + " ".join(f"{value:11.1f}" for value in miou)
 
 
-def knobs(settings: list[str]) -> tuple[SimulatedLabels, SimulatedMasks]:
-    trees: dict[str, dict[str, object]] = {"labels": {}, "masks": {}}
+def knobs(settings: list[str]) -> tuple[SimulatedLabels, SimulatedMasks, SyntheticData]:
+    trees: dict[str, dict[str, object]] = {"labels": {}, "masks": {}, "data": {}}
     for text in settings:
         path, value = text.split("=")
         teacher, key = path.split(".")
         trees[teacher][key] = yaml.safe_load(value)
-    return SimulatedLabels.model_validate(trees["labels"]), SimulatedMasks.model_validate(trees["masks"])
+    return (
+        SimulatedLabels.model_validate(trees["labels"]),
+        SimulatedMasks.model_validate(trees["masks"]),
+        SyntheticData.model_validate(trees["data"]),
+    )
 
 
 def main() -> None:
@@ -149,8 +153,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="labels.KEY=VALUE", help="another knob")
     parser.add_argument("--details", action="store_true", help="per-class IoU, accuracy and time of seed 0")
     args = parser.parse_args()
-    labels, masks = knobs(args.set)
-    source = SyntheticRooms(SyntheticData())
+    labels, masks, data = knobs(args.set)
+    source = SyntheticRooms(data)
     print("mIoU      " + " ".join(f"{a + ' ' + b:>11}" for a, b in TARGETS))
     print("paper     " + " ".join(f"{target:11.1f}" for target in TARGETS.values()))
     for split, count in (("train", args.train), ("val", args.val)):

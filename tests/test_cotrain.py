@@ -109,6 +109,12 @@ def slow_refine(labels: Tensor, ids: Tensor) -> Tensor:
     return refined
 
 
+def slow_shares(labels: Tensor) -> tuple[float, ...]:
+    """Share of each class among the labels there are."""
+    known = [label for label in labels.flatten().tolist() if label != IGNORE]
+    return tuple(round(known.count(c) / len(known), 4) for c in range(CLASSES))
+
+
 def slow_cross_entropy(rows: list[tuple[Tensor, int]]) -> Tensor:
     """Mean of −log softmax over rows of (logits, label)."""
     losses = [logits.exp().sum().log() - logits[label] for logits, label in rows if label != IGNORE]
@@ -203,6 +209,10 @@ def test_eq_6_trains_on_what_the_networks_say() -> None:
     known = clip != IGNORE
     churn = (full.argmax(1) != clip)[known].float().mean()
     assert result.churn_image == pytest.approx(float(churn), rel=1e-5)
+    on_pairs = clip[batch.pair_image, batch.pair_row, batch.pair_col]
+    assert result.classes_image == slow_shares(full.argmax(1))
+    assert result.classes_points == slow_shares(of_points.argmax(1))
+    assert (result.labels_image, result.labels_points) == (slow_shares(clip), slow_shares(on_pairs))
 
 
 def test_refined_predictions_are_voted_in_masks() -> None:

@@ -132,7 +132,7 @@ def test_results_json_is_schema_1_and_has_null_for_what_is_unknown() -> None:
         "seed": 3,
     }
     (row,) = result["rows"]
-    names = "recipe miou_2d miou_3d coverage_2d coverage_3d per_class_2d per_class_3d seconds"
+    names = "recipe miou_2d miou_3d coverage_2d coverage_3d per_class_2d per_class_3d seconds warnings"
     assert list(row) == names.split()
     assert (row["miou_2d"], row["miou_3d"], row["coverage_3d"], row["seconds"]) == (0.25, None, None, 75.0)
     assert row["per_class_3d"] == {"wall": None, "floor": 0.5}

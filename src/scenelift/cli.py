@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -11,8 +10,24 @@ from typing import Annotated
 
 import typer
 
-from scenelift import cli_cache, cli_data
+from scenelift import cli_cache, cli_data, cli_sweep, cli_tables
 from scenelift.cli_data import Data, printable
+from scenelift.cli_options import (
+    CacheRoot,
+    Classes,
+    Clip,
+    DataRecipe,
+    Device,
+    Download,
+    Out,
+    Preset,
+    Recipe,
+    Sam,
+    Seed,
+    Set,
+    Teacher,
+    command_line,
+)
 from scenelift.errors import ConfigError, SceneLiftError
 
 app = typer.Typer(
@@ -29,28 +44,14 @@ app.command("check", epilog="Example: scenelift check /data/scannet --out check"
 app.command("import", epilog="Example: scenelift import polycam_export/ --as capture --out my_room")(
     cli_data.import_
 )
+app.command("table", epilog="Example: scenelift table table2 --data synthetic --seeds 3 --out tables")(
+    cli_tables.table
+)
+app.command("sweep", epilog="Example: scenelift sweep noise=0,0.5,1,2 --recipes base_clip,cns --out sweep")(
+    cli_sweep.sweep
+)
 
-Out = Annotated[Path, typer.Option(help="Folder for the results; an earlier run there goes on.")]
-Recipe = Annotated[str, typer.Option(help="Method or ablation by name, or a YAML file.")]
-DataRecipe = Annotated[
-    str | None,
-    typer.Option(help="Sizes and networks by name or YAML file; chosen by DATA and device if absent."),
-]
-Preset = Annotated[
-    str | None, typer.Option(help="Reading of what the paper leaves open: paper, derived, or a YAML file.")
-]
-Classes = Annotated[str | None, typer.Option(help='Class names, e.g. "wall, floor, sofa / couch".')]
-Teacher = Annotated[
-    str | None, typer.Option(help="Instead of CLIP and SAM: simulated (needs ground truth) or embedded.")
-]
-Clip = Annotated[str | None, typer.Option(metavar="SPEC", help="CLIP: hub id, org/name@revision, or folder.")]
-Sam = Annotated[str | None, typer.Option(metavar="SPEC", help="SAM: hub id, folder, or Meta's .pth file.")]
-Download = Annotated[bool, typer.Option("--download", help="Fetch weights that are not on this machine.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key, e.g. train.epochs=5.")]
 SetOn = Annotated[list[str] | None, typer.Option("--set", help="A key of --on's data.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, order and augmentation.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-CacheRoot = Annotated[Path | None, typer.Option("--cache", help="Annotation cache; OUT/cache if absent.")]
 RunArg = Annotated[Path, typer.Argument(help="Folder of a run, as given to --out.")]
 
 
@@ -117,7 +118,7 @@ def demo(
         DEMO_DATA[size],
         out,
         cache or out / "cache",
-        _command(),
+        command_line(),
         tuple(set_ or ()),
         resolve_device(device),
     )
@@ -234,7 +235,7 @@ def evaluate(
     annotations = pipeline.annotate(session)
     pair = pipeline.train(session, annotations)
     rows = [pipeline.row(session, pipeline.evaluate(session, annotations, pair))]
-    pipeline.report(session, annotations, pair, rows, session.folder, _command())
+    pipeline.report(session, annotations, pair, rows, session.folder, command_line())
     Console().print(terminal_table(rows))
     typer.echo(f"report: {session.folder.report}")
 
@@ -306,7 +307,7 @@ def fit(
     session = open_session(
         data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
     )
-    pipeline.fit(session, _command())
+    pipeline.fit(session, command_line())
     typer.echo(f"labels: {session.folder.predictions}\nreport: {session.folder.report}")
 
 
@@ -333,7 +334,3 @@ def weights(
     typer.echo(json.dumps(to_json(needed), indent=1) if as_json else "\n".join(map(printable, lines(needed))))
     if any(item.problem is not None for item in needed):
         raise typer.Exit(2)
-
-
-def _command() -> str:
-    return shlex.join(["scenelift", *sys.argv[1:]])

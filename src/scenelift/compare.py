@@ -10,13 +10,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from scenelift import pipeline
 from scenelift.errors import ConfigError
 from scenelift.progress import Advance, Progress, silent
 from scenelift.recipes import load
 from scenelift.report import ReportRow
+from scenelift.report.data import mean_and_deviation, plus_minus
 from scenelift.runfolder import RunFolder
 from scenelift.runs import Run, carry_out
 from scenelift.scenes import SceneSource
@@ -77,11 +76,10 @@ def spread(rows_by_seed: Mapping[int, Sequence[ReportRow]]) -> str:
     """Mean ± standard deviation over seeds of each recipe, as a Markdown table."""
     lines = [f"| mIoU in %, {len(rows_by_seed)} seeds | 2D | 3D |", "|---|---|---|"]
     for runs in zip(*rows_by_seed.values(), strict=True):
-        cells = []
-        for values in ([row.miou_2d for row in runs], [row.miou_3d for row in runs]):
-            known = 100 * np.array([np.nan if value is None else value for value in values])
-            deviation = f" ± {known.std(ddof=1):.1f}" if len(known) > 1 else ""
-            cells.append(f"{known.mean():.1f}{deviation}")
+        cells = [
+            plus_minus(*mean_and_deviation(values))
+            for values in ([row.miou_2d for row in runs], [row.miou_3d for row in runs])
+        ]
         lines.append(f"| {runs[0].recipe} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines) + "\n"
 

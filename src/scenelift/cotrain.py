@@ -56,6 +56,10 @@ class StepResult:
         variance_image: spread of the 2D latent features' directions; 0 = collapsed.
         variance_points: the same in 3D.
         variance_target: the same of the target they follow.
+        classes_image: share of each class among what the 2D network predicts, over pixels; C numbers.
+        classes_points: the same of the 3D network, over pairs; ``None`` where there are none.
+        labels_image: share of each class among the refined teacher's labels of the same pixels.
+        labels_points: the same of the same pairs. These four are rounded: a log holds one of each a step.
         seconds: time the step took, the wait for its batch included.
     """
 
@@ -76,6 +80,10 @@ class StepResult:
     variance_image: float | None
     variance_points: float | None
     variance_target: float | None
+    classes_image: tuple[float, ...] | None
+    classes_points: tuple[float, ...] | None
+    labels_image: tuple[float, ...] | None
+    labels_points: tuple[float, ...] | None
     seconds: float
 
     def record(self) -> dict[str, Any]:
@@ -181,7 +189,8 @@ def _train_step(trainer: Trainer, batch: Batch, start: float) -> StepResult:
         predicted = full.argmax(1), points.logits.argmax(1)
         if stage == 2 and switch.predictions == "eval":
             predicted = _predict_as_tested(trainer, batch)
-        sources = Sources(batch, *predicted, config.refine, len(trainer.text))
+        classes = len(trainer.text)
+        sources = Sources(batch, *predicted, config.refine, classes)
         targets = draw_targets(sources, batch, switch, stream(config.seed, SWITCH, step))
 
     with torch.set_grad_enabled(config.train.image_weight > 0):  # else it is only watched
@@ -223,8 +232,19 @@ def _train_step(trainer: Trainer, batch: Batch, start: float) -> StepResult:
         variance_image=None if latent is None else float(latent.variance_image),
         variance_points=None if latent is None else float(latent.variance_points),
         variance_target=None if latent is None else float(latent.variance_target),
+        classes_image=_class_shares(predicted[0], classes),
+        classes_points=_class_shares(predicted[1][batch.pair_voxel], classes),
+        labels_image=_class_shares(sources.on_image("clip"), classes),
+        labels_points=_class_shares(sources.on_pairs("clip"), classes),
         seconds=time.perf_counter() - start,
     )
+
+
+def _class_shares(labels: Tensor, classes: int) -> tuple[float, ...] | None:
+    """Share of each class among labels of any shape, `IGNORE` left out; ``None`` if there are none."""
+    counts = torch.bincount(labels.reshape(-1), minlength=IGNORE + 1)[:classes].tolist()
+    total = sum(counts)
+    return tuple(round(count / total, 4) for count in counts) if total else None
 
 
 def _predict_as_tested(trainer: Trainer, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from scenelift.batches import batches, steps_per_epoch
 from scenelift.cache import Cache, Key, cache_key
 from scenelift.check import CheckReport, check_source, raise_if_bad
 from scenelift.classes import ClassTable
+from scenelift.collapse import Monitor
 from scenelift.config import Config
 from scenelift.cotrain import Trainer, cotrain
 from scenelift.errors import ConfigError
@@ -43,6 +45,8 @@ from scenelift.scenes.registry import open_source
 from scenelift.store import SceneStore
 from scenelift.summary import pictures, report_row
 from scenelift.teachers.registry import open_teachers
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -186,11 +190,18 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     stage1 = cache_key("stage1", of=_digest(config, annotations, names, STAGE1, start))
     records = _restore(session, trainer, digest, stage1)
     first, total = trainer.step, trainer.total_steps
+    monitor = Monitor()
+    for record in records:  # what an earlier start was told of is not told again
+        monitor.add(record)
     ahead = 0 if session.device == "cpu" else 2
     with session.progress("train", total, first) as advance, folder.log.open("a", encoding="utf-8") as log:
         for result in cotrain(trainer, batches(store, config, first, total, ahead)):
             records.append(result.record())
             log.write(json.dumps(records[-1]) + "\n")
+            found = monitor.add(records[-1])
+            for collapse in found + (monitor.end() if trainer.step == total else []):
+                words = collapse.words(session.classes.names)
+                _log.warning("%s, seed %d: %s", config.recipe, config.seed, words)
             if trainer.step == trainer.stage1_steps and trainer.step < total:
                 arrays = {key: value.numpy() for key, value in checkpoint.pack(trainer).items()}
                 session.cache.put(stage1, arrays, {"log": json.dumps(records)})
@@ -354,7 +365,7 @@ def report(
             rows=rows,
             pictures_2d=in_2d,
             pictures_3d=in_3d,
-            notes=_notes(config, has_truth, set(shown) <= set(session.names("train"))),
+            notes=notes(config, has_truth, set(shown) <= set(session.names("train"))),
             config_yaml=config.to_yaml(),
             has_truth=has_truth,
             label_shares=label_shares,
@@ -362,7 +373,7 @@ def report(
     )
 
 
-def _notes(config: Config, has_truth: bool, nothing_apart: bool) -> list[str]:
+def notes(config: Config, has_truth: bool, nothing_apart: bool) -> list[str]:
     """What a reader of the figures has to know."""
     notes = ["No label was used in training; the networks shown are those of the last step."]
     if config.teachers.labels.kind == "simulated":

@@ -10,6 +10,7 @@ import numpy as np
 
 from scenelift.annotations import Annotations
 from scenelift.classes import ClassTable, distinct_colors
+from scenelift.collapse import collapses
 from scenelift.config import Config, PredictConfig
 from scenelift.evaluate import Evaluation, run_ids
 from scenelift.export import label_colors
@@ -33,8 +34,9 @@ def report_row(
     log: Sequence[dict[str, Any]],
 ) -> ReportRow:
     """One line of the table; without an evaluation, one of blanks."""
+    warnings = [collapse.words(classes.names) for collapse in collapses(log)]
     if evaluation is None:
-        return ReportRow(recipe, None, None, None, None, {}, {}, seconds, None, None, log)
+        return ReportRow(recipe, None, None, None, None, {}, {}, seconds, None, None, log, warnings)
     in_2d, in_3d = evaluation.confusion_2d, evaluation.confusion_3d
     scores_2d, scores_3d = in_2d.compute(), in_3d.compute()
     return ReportRow(
@@ -49,6 +51,7 @@ def report_row(
         in_2d.counts,
         in_3d.counts,
         log,
+        warnings,
     )
 
 

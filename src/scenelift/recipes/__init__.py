@@ -7,6 +7,7 @@ method's recipe, and ``key.path=value`` overrides. An unknown key is an error th
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -28,6 +29,17 @@ def recipe_names(group: str) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def describe(recipe: str) -> str:
+    """What a shipped method, ablation or reading is: the comment at the head of its file."""
+    for group in METHODS:
+        item = resources.files("scenelift") / "recipes" / group / f"{recipe}.yaml"
+        if item.is_file():
+            lines = item.read_text(encoding="utf-8").splitlines()
+            head = itertools.takewhile(lambda line: line.startswith("#"), lines)
+            return " ".join(line.removeprefix("#").strip() for line in head)
+    return ""
 
 
 def load(
@@ -63,6 +75,19 @@ def load(
     for text in overrides:
         merge(tree, _parse_override(text))
     return build(tree)
+
+
+def own_keys(recipe: str | Path) -> set[str]:
+    """Dotted paths of the keys that a method, ablation or reading sets, those of what it extends included."""
+
+    def leaves(tree: Mapping[str, Any], path: str) -> set[str]:
+        found: set[str] = set()
+        for key, value in tree.items():
+            here = f"{path}{key}"
+            found |= leaves(value, f"{here}.") if isinstance(value, Mapping) else {here}
+        return found
+
+    return leaves(_read_recipe(recipe, METHODS), "")
 
 
 def load_resolved(path: Path) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,6 +45,7 @@ class ReportRow:
         confusion_2d: (C, C + 1) int64 counts, row = true class, column = prediction, last = none.
         confusion_3d: the same for points.
         log: one mapping per logged step, as `cotrain` yields them; empty when nothing was trained.
+        warnings: sentences on what went wrong in it, beside those that the log alone gives rise to.
     """
 
     recipe: str
@@ -57,6 +59,7 @@ class ReportRow:
     confusion_2d: I64 | None = None
     confusion_3d: I64 | None = None
     log: Sequence[Mapping[str, Any]] = ()
+    warnings: Sequence[str] = ()
 
     def on(self, kind: Literal["2D", "3D"]) -> Measured:
         """The figures on images or on points."""
@@ -127,6 +130,18 @@ def best(values: Sequence[float | None]) -> float | None:
     return max(known) if len(known) > 1 else None
 
 
+def mean_and_deviation(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation of what is known; ``None`` for what one or no value cannot tell."""
+    known = [number for number in map(finite, values) if number is not None]
+    mean = statistics.fmean(known) if known else None
+    return mean, statistics.stdev(known) if len(known) > 1 else None
+
+
+def plus_minus(mean: float | None, deviation: float | None) -> str:
+    """``28.4 ± 0.3`` in percent, without the second part where there is none."""
+    return percent(mean) + ("" if deviation is None else f" ± {percent(deviation)}")
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """``0.284`` as ``28.4``; a dash where nothing was measured."""
     number = finite(value)
@@ -175,6 +190,7 @@ def results_json(recipe: str, dataset: str, seed: int, rows: Sequence[ReportRow]
                 "per_class_2d": row.on("2D").per_class,
                 "per_class_3d": row.on("3D").per_class,
                 "seconds": finite(row.seconds),
+                "warnings": list(row.warnings),
             }
             for row in rows
         ],

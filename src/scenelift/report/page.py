@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from scenelift.report.data import (
 )
 from scenelift.report.markup import Markup, join, tag
 from scenelift.report.pictures import picture_rows
+from scenelift.report.shell import Shares, class_numbers, html_page, occurring
 from scenelift.report.training import log_warnings, training_charts
 from scenelift.types import I64
 
@@ -39,10 +39,6 @@ _MOST_DRAWN = 6
 _FEWER = "Drawn are the first, the last and the best rows. "
 
 _MOST_CONFUSED = 40
-
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-_Shares = Mapping[str, float | None]
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -81,18 +77,7 @@ def render_page(data: ReportData) -> str:
 
 
 def _page(data: ReportData, parts: Sequence[Markup]) -> str:
-    style = (resources.files("scenelift.report") / "style.css").read_text(encoding="utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{data.title} – {data.dataset}"),
-        tag("style", Markup(style)),
-    )
-    body = tag("body", tag("main", *parts))
-    return "<!DOCTYPE html>\n" + tag("html", head, body, lang="en") + "\n"
+    return html_page(f"{data.title} – {data.dataset}", parts)
 
 
 # --- the answer ---------------------------------------------------------------------------------------
@@ -100,7 +85,7 @@ def _page(data: ReportData, parts: Sequence[Markup]) -> str:
 
 def _answer(data: ReportData) -> Markup:
     notes = [tag("li", note) for note in data.notes]
-    alarms = [row.recipe for row in data.rows if log_warnings(row.log)]
+    alarms = [row.recipe for row in data.rows if _troubled(row)]
     return join(
         tag("header", tag("h1", data.title), tag("p", "Data: ", tag("strong", data.dataset), class_="muted")),
         tag("p", *_summary(data), class_="lead"),
@@ -205,10 +190,10 @@ def _per_class(data: ReportData) -> Markup | None:
     charts, numbers = [], []
     for kind in KINDS:
         everything = {row.recipe: row.on(kind).per_class for row in data.rows}
-        if _occurring(data, everything):
+        if occurring(data.classes.names, everything):
             some = {row.recipe: row.on(kind).per_class for row in drawn}
             charts.append(_bars(data, some, f"IoU per class in {kind}", kind))
-            numbers.append(_numbers(data, everything, f"IoU in {kind}, %"))
+            numbers.append(class_numbers(data.classes.names, everything, f"IoU in {kind}, %"))
     if not charts:
         return None
     fewer = "" if drawn is data.rows else _FEWER
@@ -232,33 +217,13 @@ def _compared(rows: Sequence[ReportRow]) -> Sequence[ReportRow]:
     return [rows[k] for k in (0, *sorted(others), len(rows) - 1)]
 
 
-def _bars(data: ReportData, series: Mapping[str, _Shares], label: str, title: str = "") -> Markup:
-    kept = _occurring(data, series)
+def _bars(data: ReportData, series: Mapping[str, Shares], label: str, title: str = "") -> Markup:
+    kept = occurring(data.classes.names, series)
     colors = _hex_colors(data)
     names = [data.classes.names[i] for i in kept]
     values = {key: [finite(shares.get(name)) for name in names] for key, shares in series.items()}
     chart = class_bars(names, [colors[i] for i in kept], values, label)
     return tag("figure", tag("figcaption", title) if title else "", legend(list(series)), chart)
-
-
-def _occurring(data: ReportData, series: Mapping[str, _Shares]) -> list[int]:
-    """Ids of the classes for which any series has a number."""
-    return [
-        i
-        for i, name in enumerate(data.classes.names)
-        if any(finite(shares.get(name)) is not None for shares in series.values())
-    ]
-
-
-def _numbers(data: ReportData, series: Mapping[str, _Shares], title: str) -> Markup:
-    head = tag("tr", *[tag("th", name, scope="col") for name in ("class", *series)])
-    rows = []
-    for i in _occurring(data, series):
-        name = data.classes.names[i]
-        cells = [tag("td", percent(shares.get(name))) for shares in series.values()]
-        rows.append(tag("tr", tag("th", name, scope="row"), *cells))
-    table = tag("table", tag("caption", title), tag("thead", head), tag("tbody", *rows), class_="numbers")
-    return tag("div", table, class_="scroll")
 
 
 def _confusion(data: ReportData) -> Markup | None:
@@ -308,11 +273,15 @@ def _training(data: ReportData) -> Markup | None:
     if not trained:
         return None
     blocks = [
-        tag("details", tag("summary", row.recipe), training_charts(row.log), open=is_open)
+        tag("details", tag("summary", row.recipe), training_charts(row.log, row.warnings), open=is_open)
         for row in trained
-        for is_open in [row is trained[-1] or bool(log_warnings(row.log))]
+        for is_open in [row is trained[-1] or _troubled(row)]
     ]
     return tag("section", tag("h2", "Training"), *blocks)
+
+
+def _troubled(row: ReportRow) -> bool:
+    return bool(row.warnings or log_warnings(row.log))
 
 
 def _again(data: ReportData) -> Markup:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scenelift.collapse import NETWORKS, effective_series
 from scenelift.report.charts import Line, legend, line_chart, stacked_shares
 from scenelift.report.data import finite
 from scenelift.report.markup import Markup, join, tag
@@ -41,20 +42,24 @@ _VARIANCE = (
 _RATE = (("lr", "learning rate", 0),)
 
 
-def training_charts(log: Log) -> Markup:
-    """Every curve the log has values for, and warnings above them."""
+def training_charts(log: Log, warnings: Sequence[str] = ()) -> Markup:
+    """Every curve the log has values for, and above them these warnings and those of `log_warnings`."""
     stage2 = _stage2_step(log)
     limit = _collapse_limit(log)
-    warnings = [tag("p", tag("strong", "Warning: "), words, class_="warning") for words in log_warnings(log)]
+    told = [
+        tag("p", tag("strong", "Warning: "), words, class_="warning")
+        for words in (*warnings, *log_warnings(log))
+    ]
     charts = [
         _curves(log, _LOSSES, "Losses", stage2),
         _shares(log, "source_image", "Where the 2D network's labels come from", stage2),
         _shares(log, "source_points", "Where the 3D network's labels come from", stage2),
         _curves(log, _CHURN, "Label churn: labels that differ from the teacher's", stage2, percentages=True),
+        _classes(log, stage2),
         _curves(log, _VARIANCE, "Feature variance (0 = collapsed; dashed: alarm)", stage2, threshold=limit),
         _curves(log, _RATE, "Learning rate", stage2),
     ]
-    return join(*warnings, tag("div", *[chart for chart in charts if chart], class_="charts"))
+    return join(*told, tag("div", *[chart for chart in charts if chart], class_="charts"))
 
 
 def log_warnings(log: Log) -> list[str]:
@@ -144,11 +149,34 @@ def _curves(
         for x, y in [_series(log, key)]
         if len(x)
     ]
+    return _drawn(lines, title, stage2, threshold, percentages)
+
+
+def _classes(log: Log, stage2: float | None) -> Markup | None:
+    """How many classes the networks predict, and the teacher's labels of the same places name."""
+    lines = []
+    for place, (own, labels, name) in enumerate(NETWORKS):
+        for key, what, dashed in ((own, f"{name} network", False), (labels, f"teacher, {name}", True)):
+            x, y = effective_series(log, key)
+            if len(x):
+                lines.append(Line(what, *_thinned(x, y), color=1 + place, dashed=dashed))
+    return _drawn(lines, "Effective number of classes (1 = all is called the same)", stage2)
+
+
+def _drawn(
+    lines: Sequence[Line],
+    title: str,
+    stage2: float | None,
+    threshold: float | None = None,
+    percentages: bool = False,
+) -> Markup | None:
     if not lines:
         return None
     ends = ", ".join(f"{line.name} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
     chart = line_chart(lines, f"{title}: {ends}", stage2, threshold, percentages)
-    names = legend([line.name for line in lines], [line.color for line in lines])
+    names = legend(
+        [line.name for line in lines], [line.color for line in lines], [line.dashed for line in lines]
+    )
     return _figure(title, names if len(lines) > 1 else "", chart)
 
 
