@@ -41,7 +41,7 @@ def test_it_changes_keys_below_the_recipe(preset: str) -> None:
 def test_the_command_records_the_keys(scenelift: Command, tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("extends: derived\nswitch: {granularity: pixel}\n")
-    sets = [word for text in SMALL for word in ("--set", f"data.{text}")]
+    sets = [word for text in SMALL for word in ("--set", text)]
     ended = scenelift("annotate", "synthetic", "--out", tmp_path / "run", "--preset", mine, *sets)
     assert ended.code == 0, ended.err
     config = load_resolved(tmp_path / "run" / "config.yaml")
