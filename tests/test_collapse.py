@@ -170,6 +170,16 @@ def test_noise_of_healthy_steps_is_no_alarm(data: st.DataObject) -> None:
     assert collapses(log) == []
 
 
+def test_stage_1_of_an_older_log_is_no_alarm() -> None:
+    """Its end is unknown, so what stage 2 begins with is the measure."""
+    few = (0.9, 0.1, 0.0, 0.0)
+    old = [{"step": k, "stage": 1} for k in range(30)]
+    assert collapses(old + [record(30 + k, 2, few) for k in range(60)]) == []
+    lost = [record(50 + k, 2, (1.0, 0.0, 0.0, 0.0)) for k in range(40)]
+    (found,) = collapses(old + [record(30 + k, 2, few) for k in range(20)] + lost)
+    assert found.before is None
+
+
 def test_logs_that_lack_the_shares_say_nothing() -> None:
     old: list[dict[str, Any]] = [{"step": k, "stage": 1 + (k > 30), "loss": 1.0} for k in range(60)]
     broken = [{**entry, "classes_image": [math.nan, 1.0], "labels_image": "wall"} for entry in old]

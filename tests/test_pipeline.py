@@ -51,7 +51,7 @@ def checked_results(path: Path, rows: int) -> dict[str, Any]:
     for row in results["rows"]:
         assert list(row) == [
             "recipe", "miou_2d", "miou_3d", "coverage_2d", "coverage_3d",
-            "per_class_2d", "per_class_3d", "seconds",
+            "per_class_2d", "per_class_3d", "seconds", "warnings",
         ]  # fmt: skip
     return results
 

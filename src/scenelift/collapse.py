@@ -182,8 +182,8 @@ class _Network:
         self._name, self._keys = name, (classes_key, labels_key)
         self._own, self._labels = _Mean(), _Mean()
         self._step = -1
-        self._level = 1.0
-        """Richness at the end of stage 1; 1 where training began in stage 2."""
+        self._level: float | None = None
+        """Richness at the end of stage 1; where the log does not hold that, the first of stage 2."""
         self._before: float | None = None
         self._since: int | None = None
         self._poor = False
@@ -202,6 +202,8 @@ class _Network:
         if self._own.stage == 1 or richness is None:
             return
         self._poor = self._poor and richness < LEAST_LEARNED
+        if self._level is None:
+            self._level = min(1.0, richness)
         if richness >= COLLAPSE_SHARE * self._level:
             self._since = None
         elif self._since is None:
