@@ -60,7 +60,7 @@ def table(
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session, resolve_config
     from scenelift.progress import bars
-    from scenelift.recipes import recipe_names
+    from scenelift.recipes import BENCH
     from scenelift.runfolder import RunFolder
     from scenelift.runs import Outcome, Run, finished, run_all
     from scenelift.tables import REDUCED, TABLES, Setting, measure, terminal, write_table
@@ -74,8 +74,8 @@ def table(
         wanted = wanted.only([row.strip() for row in rows.split(",") if row.strip()])
     elif reduced:
         wanted = wanted.only(REDUCED)
-    if data == "synthetic" and data_recipe is None and "bench" in recipe_names("data"):
-        data_recipe = "bench"
+    if data == "synthetic" and data_recipe is None:
+        data_recipe = BENCH
     numbers = tuple(range(seed, seed + (seeds or (1 if reduced else 3))))
     teachers, cache = Teachers(teacher, clip, sam), cache or out / "cache"
 
