@@ -187,7 +187,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
             return NetworkPair(networks, text, config, session.device, digest, knows_points)
     steps = steps_per_epoch(config, len(store.names))
     trainer = Trainer(networks, config, text, steps, session.device)
-    stage1 = cache_key("stage1", of=_digest(config, annotations, names, STAGE1, start))
+    stage1 = stage1_key(session, annotations, start)
     records = _restore(session, trainer, digest, stage1)
     first, total = trainer.step, trainer.total_steps
     monitor = Monitor()
@@ -240,6 +240,12 @@ def _digest(
     state.update(annotations.digest(names).encode())
     state.update(start.encode())
     return state.hexdigest()
+
+
+def stage1_key(session: Session, annotations: Annotations, start: str) -> Key:
+    """Where the cache holds the end of stage 1; ``start`` is the fingerprint of the untrained networks."""
+    of = _digest(session.config, annotations, session.names("train"), STAGE1, start)
+    return cache_key("stage1", of=of)
 
 
 def _restore(session: Session, trainer: Trainer, digest: str, stage1: Key) -> list[dict[str, Any]]:
