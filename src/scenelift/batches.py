@@ -6,6 +6,7 @@ run can go on at any step, in any process, and see what an uninterrupted one wou
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -163,7 +164,7 @@ def draw_parts(store: SceneStore, config: Config, step: int, parts: int, own: ra
 def _deal(scenes: int, parts: int) -> list[slice]:
     """Consecutive scenes for each part, as evenly as can be."""
     edges = [scenes * part // parts for part in range(parts + 1)]
-    return [slice(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(first, last) for first, last in itertools.pairwise(edges)]
 
 
 def _assemble(

@@ -292,7 +292,7 @@ def _predict_as_tested(trainer: Trainer, batch: Batch, scope: _Scope | None) -> 
 
 @contextmanager
 def _seeded(seed: int, step: int, device: str, part: int) -> Iterator[None]:
-    """Dropout of a step and part depends on the seed and these alone; the caller's generator is left alone."""
+    """Dropout depends on seed, step and part alone; the caller's generator is left alone."""
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     rng = stream(seed, DROPOUT, step, part) if part else stream(seed, DROPOUT, step)
     with torch.random.fork_rng(devices=devices):

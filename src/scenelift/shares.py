@@ -35,7 +35,7 @@ def share_of(config: Config, world: World) -> Share:
     if train.scenes_per_step % parts:
         raise ConfigError(
             f"train.scenes_per_step: expected a multiple of {parts} ({world.size} devices x train.accumulate="
-            f"{train.accumulate}), found {train.scenes_per_step}; it counts the scenes of all devices together"
+            f"{train.accumulate}), found {train.scenes_per_step}; it counts those of all devices"
         )
     return Share(parts, range(world.rank * train.accumulate, (world.rank + 1) * train.accumulate))
 

@@ -1,13 +1,18 @@
 """The processes that train one pair of networks together, and what they tell each other.
 
-Every process holds whole networks and a part of each step's scenes. What they exchange are sums: of gradients,
-of statistics, of counts. So that no sum depends on who computes it, results are those of one process up to
-rounding. A process alone (`ALONE`) exchanges nothing and computes as if none of this were here.
+Every process holds whole networks and a part of each step's scenes. What they exchange are sums: of
+gradients, of statistics, of counts, so that results are those of one process up to rounding. A process alone
+(`ALONE`) exchanges nothing and computes as if none of this were here.
+
+Gradients are summed here and not by torch's ``DistributedDataParallel``: losses are divided by counts over all
+processes, so a sum is what is wanted, and which parameters a step reaches may differ from process to process.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -152,14 +157,13 @@ def _contact() -> Iterator[None]:
         ) from None
 
 
-def join(devices: int, nodes: int, device: str, precision: str) -> World:
+def join(devices: int, nodes: int, device: str) -> World:
     """Meet the other processes, through Lightning Fabric: those of torchrun, of SLURM, or of our own start.
 
     Args:
         devices: processes on this host.
         nodes: hosts.
         device: ``"cpu"`` or ``"cuda"``.
-        precision: `TrainConfig.precision`.
 
     Raises:
         ConfigError: there are not as many as asked for.
@@ -168,20 +172,21 @@ def join(devices: int, nodes: int, device: str, precision: str) -> World:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
+    if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))):
+        logging.getLogger().setLevel(logging.ERROR)  # one process warns for all
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     kind: Any = "cuda" if device.startswith("cuda") else "cpu"
     if kind == "cuda" and torch.cuda.device_count() < devices:
         raise ConfigError(
             f"--devices {devices}: expected as many CUDA devices on this host, found "
             f"{torch.cuda.device_count()}; ask for fewer, or use --device cpu"
         )
-    wanted: Any = precision
     try:
         fabric = Fabric(
             accelerator=kind,
             devices=devices,
             num_nodes=nodes,
             strategy=DDPStrategy(timeout=TIMEOUT),
-            precision=wanted,
         )
         with _contact():
             fabric.launch()

@@ -66,10 +66,8 @@ class Networks(nn.Module):
             text: (C, dim).
             none: that no process has an image, so that there is nothing to compute.
         """
-        if none:
-            features = images.new_zeros(0, self.image.out_channels, 1, 1)
-        else:
-            features = wide(self.image(images))
+        none_of_it = images.new_zeros(0, self.image.out_channels, 1, 1)
+        features = none_of_it if none else wide(self.image(images))
         return Output(features, wide(self.image_head.forward_map(features, text)))
 
     def run_points(self, coords: Tensor, inputs: Tensor, text: Tensor, none: bool | None = None) -> Output:

@@ -1,0 +1,165 @@
+"""A command in several processes: started here on one host, or met under torchrun or SLURM.
+
+Here this process only watches: it starts the same command once for each device, and when one of them dies it
+ends the others and says which one it was. Nothing heavy is imported in it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from scenelift.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from scenelift.world import World
+
+PARENT = "SCENELIFT_PARENT"
+"""Environment variable of a process that was started here: who watches it."""
+
+PEER_LOST = 75
+"""Exit code of a process that ends because another one of its run has (EX_TEMPFAIL)."""
+
+_GRACE_SECONDS = 15.0
+"""What the others have to notice a loss by themselves, and then again after they were asked to end."""
+
+
+def is_watched() -> bool:
+    """Whether this process was started by `enter` in another one."""
+    return PARENT in os.environ
+
+
+def enter(devices: int | None, nodes: int | None, device: str) -> World | None:
+    """Meet the other processes of this command, or start them.
+
+    Args:
+        devices: processes on this host; ``None`` = as many as the launcher started, or 1.
+        nodes: hosts; ``None`` = as many as the launcher spans, or 1.
+        device: as `resolve_device` takes it.
+
+    Returns:
+        The processes; ``None`` where the whole command was carried out in others and came to its end.
+
+    Raises:
+        ConfigError: numbers that do not fit together, or hosts without a launcher.
+        RunError: a process died.
+        SystemExit: a process ended with an error that it has told.
+    """
+    launched = _launched()
+    here, hosts = launched or (1, 1)
+    here, hosts = here if devices is None else devices, hosts if nodes is None else nodes
+    if launched is None and not is_watched():
+        if hosts > 1:
+            raise ConfigError(
+                f"--nodes {hosts}: expected to be started by torchrun or srun on each host, found neither; "
+                f"use torchrun --nnodes {hosts} --nproc-per-node {here} --rdzv-endpoint HOST:PORT "
+                "--rdzv-backend c10d -m scenelift ..."
+            )
+        if here > 1:
+            _watch(_start(here))
+            return None
+    from scenelift.device import resolve_device
+    from scenelift.world import ALONE, join
+
+    if here * hosts == 1:
+        return ALONE
+    if is_watched():
+        _end_with(int(os.environ[PARENT]))
+    return join(here, hosts, resolve_device(device))
+
+
+def _launched() -> tuple[int, int] | None:
+    """Processes a host and hosts, where torchrun or srun has started this process."""
+    read = os.environ.get
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        here = int(read("LOCAL_WORLD_SIZE", "1"))
+        return here, int(read("WORLD_SIZE", "1")) // here
+    if "SLURM_PROCID" in os.environ and read("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        tasks, hosts = int(read("SLURM_NTASKS", "1")), int(read("SLURM_NNODES", "1"))
+        return (tasks // hosts, hosts) if tasks > 1 else None
+    return None
+
+
+def _start(number: int) -> list[subprocess.Popen[bytes]]:
+    """The same command once more for each device; only the first one's words are shown."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "NODE_RANK": "0",
+        PARENT: str(os.getpid()),
+    }
+    command = [sys.executable, "-m", "scenelift", *sys.argv[1:]]
+    return [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **common, "LOCAL_RANK": str(rank)},
+            stdout=None if rank == 0 else subprocess.DEVNULL,
+        )
+        for rank in range(number)
+    ]
+
+
+def _watch(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Wait for all; when one fails, end the others and say which it was."""
+    try:
+        while any(process.poll() is None for process in processes):
+            if any(process.returncode for process in processes):
+                _wait(processes, _GRACE_SECONDS)
+                break
+            time.sleep(0.1)
+        _raise_if_failed([process.returncode for process in processes])
+    finally:
+        _end(processes)
+
+
+def _raise_if_failed(codes: list[int | None]) -> None:
+    failed = [(rank, code) for rank, code in enumerate(codes) if code not in (0, None)]
+    if not failed:
+        return
+    told = [code for rank, code in failed if code == 2]
+    if told:
+        sys.exit(2)
+    causes = [(rank, code) for rank, code in failed if code != PEER_LOST] or failed
+    rank, code = causes[0]
+    assert code is not None
+    how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
+    raise RunError(
+        f"process {rank} of {len(codes)} {how}, so the others were ended; the last checkpoint is whole, and the "
+        "same command goes on from it (if memory ran out, see train.accumulate and train.activation_checkpointing)"
+    )
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    for send in (subprocess.Popen.terminate, subprocess.Popen.kill):
+        for process in processes:
+            if process.poll() is None:
+                send(process)
+        _wait(processes, _GRACE_SECONDS)
+
+
+def _wait(processes: list[subprocess.Popen[bytes]], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, until - time.monotonic()))
+
+
+def _end_with(parent: int) -> None:
+    """End this process as soon as its parent is gone, however that ended."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(PEER_LOST)
+
+    threading.Thread(target=look, daemon=True, name="end with parent").start()
