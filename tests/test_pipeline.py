@@ -223,6 +223,27 @@ def test_a_damaged_file_is_told(bench: Bench, file: str) -> None:
     assert bench.steps == WHOLE + (WHOLE // 2 if file == "checkpoint" else 0)  # stage 1 is in the cache
 
 
+def test_a_damaged_checkpoint_costs_the_steps_since_the_previous_one(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = {"checkpoint_every": 1}
+    want = bench.train("whole", train=train)
+    bench.stop_after = 3
+    with pytest.raises(KeyboardInterrupt):  # before its checkpoint: two steps are saved
+        bench.train("stopped", "another cache", train=train)
+    folder = RunFolder(bench.root / "stopped")
+    content = bytearray(folder.checkpoint.read_bytes())
+    content[-9] ^= 4
+    folder.checkpoint.write_bytes(content)
+    bench.stop_after = None
+    assert_same_training(bench.train("stopped", "another cache", train=train), want)
+    assert bench.begun[-1] == 1
+    assert "going on from previous.safetensors, step 1" in caplog.text
+    assert {item.name for item in folder.checkpoint.parent.iterdir()} == {
+        "last.safetensors", "previous.safetensors", "damaged.safetensors",
+    }  # fmt: skip
+
+
 def test_a_log_cut_short_by_a_kill_is_mended(bench: Bench) -> None:
     folder = bench.train()
     want = folder.read_log()

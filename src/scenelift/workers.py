@@ -134,8 +134,9 @@ def _raise_if_failed(codes: list[int | None]) -> None:
     assert code is not None
     how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
     raise RunError(
-        f"process {rank} of {len(codes)} {how}, so the others were ended; the last checkpoint is whole, and the "
-        "same command goes on from it (if memory ran out, see train.accumulate and train.activation_checkpointing)"
+        f"process {rank} of {len(codes)} {how}, so the others were ended; the last checkpoint is whole, and "
+        "the same command goes on from it (if memory ran out, set train.accumulate=2 or "
+        "train.activation_checkpointing=true)"
     )
 
 

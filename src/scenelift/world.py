@@ -4,8 +4,8 @@ Every process holds whole networks and a part of each step's scenes. What they e
 gradients, of statistics, of counts, so that results are those of one process up to rounding. A process alone
 (`ALONE`) exchanges nothing and computes as if none of this were here.
 
-Gradients are summed here and not by torch's ``DistributedDataParallel``: losses are divided by counts over all
-processes, so a sum is what is wanted, and which parameters a step reaches may differ from process to process.
+Gradients are summed here and not by torch's ``DistributedDataParallel``: losses are divided by counts over
+all processes, so a sum is what is wanted, and which parameters a step reaches may differ between processes.
 """
 
 from __future__ import annotations
