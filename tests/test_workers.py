@@ -25,7 +25,7 @@ SETTINGS = [
 
 @pytest.fixture
 def unlaunched(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", workers.PARENT):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS", workers.PARENT):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -43,7 +43,7 @@ def test_hosts_need_a_launcher(unlaunched: None) -> None:
 
 def test_launchers_are_known(unlaunched: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert workers._launched() is None
-    for name, value in {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}.items():
+    for name, value in {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2"}.items():
         monkeypatch.setenv(name, value)
     assert workers._launched() == (4, 2)
     monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
@@ -91,6 +91,14 @@ def test_an_error_that_was_told_is_not_told_again(monkeypatch: pytest.MonkeyPatc
         workers._watch(children("raise SystemExit(2)", SLEEP))
     assert caught.value.code == 2
     workers._watch(children("", ""))  # all is well
+
+
+def test_an_error_of_another_one_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(workers, "_GRACE_SECONDS", 0.5)
+    with (tmp_path / "0").open("w+b") as first, (tmp_path / "1").open("w+b") as second:
+        second.write("warning\nerror: frame ä is damaged\n".encode())
+        with pytest.raises(RunError, match=r"^frame ä is damaged$"):
+            workers._watch(children("raise SystemExit(75)", "raise SystemExit(2)"), [first, second])
 
 
 # --- the whole command: minutes on a busy machine ------------------------------------------------------

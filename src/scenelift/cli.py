@@ -83,8 +83,7 @@ def main() -> None:
             typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(PEER_LOST)
     except SceneLiftError as error:
-        if not is_watched() or os.environ.get("LOCAL_RANK") == "0" or not isinstance(error, ConfigError):
-            typer.echo(f"error: {printable(str(error))}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(2)
     except _Stopped as stopped:
         if not is_watched():

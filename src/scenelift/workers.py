@@ -13,8 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING
 
 from scenelift.errors import ConfigError, RunError
 
@@ -63,7 +65,9 @@ def enter(devices: int | None, nodes: int | None, device: str) -> World | None:
                 "--rdzv-backend c10d -m scenelift ..."
             )
         if here > 1:
-            _watch(_start(here))
+            with ExitStack() as stack:
+                errors = [stack.enter_context(TemporaryFile()) for _ in range(here)]
+                _watch(_start(errors), errors)
             return None
     from scenelift.device import resolve_device
     from scenelift.world import ALONE, join
@@ -72,7 +76,7 @@ def enter(devices: int | None, nodes: int | None, device: str) -> World | None:
         return ALONE
     if is_watched():
         _end_with(int(os.environ[PARENT]))
-    return join(here, hosts, resolve_device(device))
+    return join(here, hosts, resolve_device(device), is_watched())
 
 
 def _launched() -> tuple[int, int] | None:
@@ -81,14 +85,15 @@ def _launched() -> tuple[int, int] | None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         here = int(read("LOCAL_WORLD_SIZE", "1"))
         return here, int(read("WORLD_SIZE", "1")) // here
-    if "SLURM_PROCID" in os.environ and read("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        tasks, hosts = int(read("SLURM_NTASKS", "1")), int(read("SLURM_NNODES", "1"))
+    # srun alone sets these: a batch script without it is one process, whatever its job was given
+    if "SLURM_STEP_NUM_TASKS" in os.environ and read("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        tasks, hosts = int(read("SLURM_STEP_NUM_TASKS", "1")), int(read("SLURM_STEP_NUM_NODES", "1"))
         return (tasks // hosts, hosts) if tasks > 1 else None
     return None
 
 
-def _start(number: int) -> list[subprocess.Popen[bytes]]:
-    """The same command once more for each device; only the first one's words are shown."""
+def _start(errors: Sequence[IO[bytes]]) -> list[subprocess.Popen[bytes]]:
+    """The same command once more for each device; the first one's words are shown, the others' kept."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -104,12 +109,13 @@ def _start(number: int) -> list[subprocess.Popen[bytes]]:
             command,
             env={**os.environ, **common, "LOCAL_RANK": str(rank)},
             stdout=None if rank == 0 else subprocess.DEVNULL,
+            stderr=None if rank == 0 else kept,
         )
-        for rank in range(number)
+        for rank, kept in enumerate(errors)
     ]
 
 
-def _watch(processes: list[subprocess.Popen[bytes]]) -> None:
+def _watch(processes: list[subprocess.Popen[bytes]], errors: Sequence[IO[bytes]] = ()) -> None:
     """Wait for all; when one fails, end the others and say which it was."""
     try:
         while any(process.poll() is None for process in processes):
@@ -117,18 +123,24 @@ def _watch(processes: list[subprocess.Popen[bytes]]) -> None:
                 _wait(processes, _GRACE_SECONDS)
                 break
             time.sleep(0.1)
-        _raise_if_failed([process.returncode for process in processes])
+        _raise_if_failed([process.returncode for process in processes], errors)
     finally:
         _end(processes)
 
 
-def _raise_if_failed(codes: list[int | None]) -> None:
+def _raise_if_failed(codes: list[int | None], errors: Sequence[IO[bytes]]) -> None:
     failed = [(rank, code) for rank, code in enumerate(codes) if code not in (0, None)]
     if not failed:
         return
-    told = [code for rank, code in failed if code == 2]
-    if told:
+    if codes[0] == 2:  # it has said why
         sys.exit(2)
+    for rank, code in failed:
+        if code == 2 and rank < len(errors):
+            errors[rank].seek(0)
+            lines = errors[rank].read().decode(errors="replace").splitlines()
+            told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+            if told:
+                raise RunError(told[-1])
     causes = [(rank, code) for rank, code in failed if code != PEER_LOST] or failed
     rank, code = causes[0]
     assert code is not None

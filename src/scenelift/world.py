@@ -157,19 +157,21 @@ def _contact() -> Iterator[None]:
         ) from None
 
 
-def join(devices: int, nodes: int, device: str) -> World:
+def join(devices: int, nodes: int, device: str, watched: bool = False) -> World:
     """Meet the other processes, through Lightning Fabric: those of torchrun, of SLURM, or of our own start.
 
     Args:
         devices: processes on this host.
         nodes: hosts.
         device: ``"cpu"`` or ``"cuda"``.
+        watched: by a process of ours that started them: whatever launcher this may seem to run under.
 
     Raises:
         ConfigError: there are not as many as asked for.
         PeerError: they do not answer.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.strategies import DDPStrategy
 
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))):
@@ -187,6 +189,7 @@ def join(devices: int, nodes: int, device: str) -> World:
             devices=devices,
             num_nodes=nodes,
             strategy=DDPStrategy(timeout=TIMEOUT),
+            plugins=[LightningEnvironment()] if watched else None,
         )
         with _contact():
             fabric.launch()

@@ -2,8 +2,8 @@
 
 Ours, because torch's ``SyncBatchNorm`` refuses CPUs, where the equality of two processes with one can be
 tested to 1e-9, and because a process may have no row of a step at all: a scene without frames, a cloud
-without points. Statistics are merged from each process's count, mean and sum of squared deviations (Chan et al.
-1979), which loses no digits the way a difference of sums of squares does.
+without points. Statistics are merged from each process's count, mean and sum of squared deviations (Chan
+et al. 1979), which loses no digits the way a difference of sums of squares does.
 """
 
 from __future__ import annotations
