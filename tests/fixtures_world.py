@@ -44,10 +44,12 @@ def double(batch: Batch) -> Batch:
     return Batch(**{item.name: widen(getattr(batch, item.name)) for item in fields(batch)})
 
 
-def train(config: Config, folder: Path, world: World = ALONE) -> tuple[dict[str, Tensor], list[Any], Any]:
+def train(
+    config: Config, folder: Path, world: World = ALONE, names: tuple[str, ...] = ("scene0", "scene1")
+) -> tuple[dict[str, Tensor], list[Any], Any]:
     """A few steps in float64; gradients of the last one, all state, and what was told."""
     source, annotations = annotated(folder, points=200)
-    store = SceneStore(source, source.names("train"), annotations, config.latent.target, distill=True)
+    store = SceneStore(source, names, annotations, config.latent.target, distill=True)
     networks = Networks(config.networks, config.latent, 8, store.target_dim(), config.seed).double()
     text = torch.eye(4, 8, dtype=torch.float64)
     trainer = Trainer(networks, config, text, 1, "cpu", world)
@@ -80,10 +82,13 @@ def main(out: Path) -> None:
     world = join(2, 1, "cpu")
     own = out / str(world.rank)
     config = tiny_config(**KEYS)
-    tensors, records, data = train(config, own, world)
+    for what, names in (("one", ("scene0",)), ("both", ("scene0", "scene1"))):
+        tensors, records, data = train(config, own / what, world, names)
+        tensors = {key: value.contiguous() for key, value in tensors.items()}
+        save_file(tensors, out / f"{what}{world.rank}.safetensors")
+        (out / f"{what}{world.rank}.json").write_text(json.dumps(records))
     evaluation = as_plain(judge(config, data, world))
-    save_file({key: value.contiguous() for key, value in tensors.items()}, out / f"{world.rank}.safetensors")
-    told = {"records": records, "evaluation": evaluation, "gathered": world.gather({"ä": world.rank})}
+    told = {"evaluation": evaluation, "gathered": world.gather({"ä": world.rank})}
     (out / f"{world.rank}.json").write_text(json.dumps(told))
 
 

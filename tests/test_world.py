@@ -61,26 +61,37 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_two_processes_train_as_one(two: Path, tmp_path: Path) -> None:
-    """All losses, both stages, draws for each pixel, a crop of points, pairs of a sample, clipped norms."""
-    want, records, data = train(tiny_config(**KEYS), tmp_path)
-    first, second = (load_file(two / f"{rank}.safetensors") for rank in range(2))
+def assert_same_training(two: Path, what: str, want: dict[str, Tensor], records: list[Any]) -> None:
+    first, second = (load_file(two / f"{what}{rank}.safetensors") for rank in range(2))
     assert first.keys() == second.keys() == want.keys()
     assert sum(key.startswith("grad 1 ") for key in want) > 100
     assert [key for key in want if not torch.equal(first[key], second[key])] == []
+    told = [json.loads((two / f"{what}{rank}.json").read_text()) for rank in range(2)]
+    assert told[0] == told[1]
     for key, value in want.items():
         assert torch.allclose(first[key], value, rtol=1e-9, atol=1e-9), key
-    told = [json.loads((two / f"{rank}.json").read_text()) for rank in range(2)]
-    assert told[0]["records"] == told[1]["records"]
-    for have, record in zip(told[0]["records"], json.loads(json.dumps(records)), strict=True):
+    for have, record in zip(told[0], json.loads(json.dumps(records)), strict=True):
         assert have.keys() == record.keys()
         for key, value in record.items():
             assert have[key] == pytest.approx(value, rel=1e-6, abs=1e-6), key
+
+
+def test_two_processes_train_as_one(two: Path, tmp_path: Path) -> None:
+    """All losses, both stages, draws for each pixel, a crop of points, pairs of a sample, clipped norms."""
+    want, records, data = train(tiny_config(**KEYS), tmp_path)
+    assert_same_training(two, "both", want, records)
+    told = [json.loads((two / f"{rank}.json").read_text()) for rank in range(2)]
     assert told[0]["evaluation"] == told[1]["evaluation"]
     alone = json.loads(json.dumps(as_plain(judge(tiny_config(**KEYS), data))))
     assert told[0]["evaluation"] == alone
     assert list(told[0]["evaluation"]["scenes"]) == list(alone["scenes"])
     assert told[0]["gathered"] == told[1]["gathered"] == [{"ä": 0}, {"ä": 1}]
+
+
+def test_a_process_without_a_scene_takes_part(two: Path, tmp_path: Path) -> None:
+    """One scene for two: the first process has no image and no voxel, in no step."""
+    want, records, _ = train(tiny_config(**KEYS), tmp_path, names=("scene0",))
+    assert_same_training(two, "one", want, records)
 
 
 # --- batch normalisation -------------------------------------------------------------------------------
@@ -128,7 +139,10 @@ def test_names_and_tensors_stay() -> None:
 
 
 def assert_parts_are_the_whole(parts: list[Batch], whole: Batch) -> None:
-    for name in ("images", "labels", "mask_ids", "inputs", "pair_row", "pair_col", "pair_position"):
+    seen = [part for part in parts if len(part.images)]
+    for name in ("images", "labels", "mask_ids"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in seen]), getattr(whole, name)), name
+    for name in ("inputs", "pair_row", "pair_col", "pair_position"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name)), name
     for index in range(3):
         assert torch.equal(torch.cat([part.distill[index] for part in parts]), whole.distill[index])
