@@ -99,7 +99,7 @@ class Tally:
         names = list(self._sums)
         flat = world.sum(torch.cat([self._sums[name].reshape(-1) for name in names]))
         sizes = [self._sums[name].numel() for name in names]
-        found = dict(zip(names, flat.split(sizes), strict=True))
+        found: dict[str, Tensor] = dict(zip(names, torch.split(flat, sizes), strict=True))
 
         def number(name: str) -> float | None:
             return float(found[name]) if name in found else None

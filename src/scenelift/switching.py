@@ -159,8 +159,9 @@ def draw_targets(
     ):
         weights = _probabilities(config, network)
         size = {"step": (), "image": (whole.images,), "pixel": pixels}[config.granularity]
-        own = {"step": ..., "image": of_images, "pixel": of_pixels}[config.granularity]
-        draws[network] = np.asarray(rng.choice(len(SOURCES), size=size, p=weights), dtype=np.int64)[own]
+        drawn = np.asarray(rng.choice(len(SOURCES), size=size, p=weights), dtype=np.int64)
+        own = {"step": None, "image": of_images, "pixel": of_pixels}[config.granularity]
+        draws[network] = drawn if own is None else drawn[own]
     image_choice = torch.from_numpy(draws["image"]).to(batch.labels.device)
     pair_choice = torch.from_numpy(draws["points"]).to(batch.labels.device)
     if config.granularity == "image":

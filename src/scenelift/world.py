@@ -137,7 +137,7 @@ class World:
     def _sum_bucket(self, parameters: list[torch.nn.Parameter]) -> None:
         grads = [p.grad for p in parameters if p.grad is not None]
         total = self.sum(torch.cat([grad.reshape(-1) for grad in grads]))
-        for grad, part in zip(grads, total.split([grad.numel() for grad in grads]), strict=True):
+        for grad, part in zip(grads, torch.split(total, [grad.numel() for grad in grads]), strict=True):
             grad.copy_(part.view_as(grad))
 
 
@@ -171,8 +171,8 @@ def join(devices: int, nodes: int, device: str, watched: bool = False) -> World:
         PeerError: they do not answer.
     """
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))):
         logging.getLogger().setLevel(logging.ERROR)  # one process warns for all

@@ -48,12 +48,13 @@ class WorldBatchNorm(_BatchNorm):
         if not self.training:
             return self._by_running(x)
         count, mean, squares = _statistics(x, self._world)
-        if count < 2:
+        # whoever has two itself need not wait for the number, which on CUDA is still being computed
+        if x.numel() // x.shape[1] < 2 and float(count) < 2:
             if self._bears_few:
                 return self._by_running(x)
             raise ConfigError(
                 "train: the 2D network expects at least 2 images in a step, found "
-                f"{count:g} in all processes; raise train.scenes_per_step or train.frames_per_scene"
+                f"{float(count):g} in all processes; raise train.scenes_per_step or train.frames_per_scene"
             )
         with torch.no_grad():
             running_mean, running_var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
@@ -88,7 +89,7 @@ def _per_channel(values: Tensor, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _statistics(x: Tensor, world: World) -> tuple[float, Tensor, Tensor]:
+def _statistics(x: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
     """Values a channel, their mean (C,) and their sum of squared deviations (C,), both float64, of all."""
     channels = x.shape[1]
     dims = [0, *range(2, x.ndim)]
@@ -98,9 +99,9 @@ def _statistics(x: Tensor, world: World) -> tuple[float, Tensor, Tensor]:
     squares = (wide - _per_channel(mean, x)).square().sum(dims)
     own = torch.cat([mean.new_tensor([count], dtype=torch.float64), mean.double(), squares.double()])
     told = world.all(own)
-    counts, means, deviations = told.split([1, channels, channels], dim=1)
-    total = float(counts.sum())
-    merged = (counts * means).sum(0) / max(1.0, total)
+    counts, means, deviations = torch.split(told, [1, channels, channels], dim=1)
+    total = counts.sum()
+    merged = (counts * means).sum(0) / total.clamp(min=1)
     return total, merged, (deviations + counts * (means - merged).square()).sum(0)
 
 
@@ -115,11 +116,11 @@ class _Normalise(torch.autograd.Function):
         bias: Tensor,
         mean: Tensor,
         inverse: Tensor,
-        count: float,
+        count: Tensor,
         world: World,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, inverse)
-        ctx.count, ctx.world = count, world
+        ctx.save_for_backward(x, weight, mean, inverse, count)
+        ctx.world = world
         centred = x.to(_wide(x.dtype)) - _per_channel(mean, x)
         scaled = centred * (_per_channel(inverse, x) * _per_channel(weight, x))
         return (scaled + _per_channel(bias, x)).to(x.dtype)
@@ -127,13 +128,13 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inverse = ctx.saved_tensors
+        x, weight, mean, inverse, count = ctx.saved_tensors
         dims = [0, *range(2, x.ndim)]
         wide = grad.to(_wide(grad.dtype))
         normal = (x.to(_wide(x.dtype)) - _per_channel(mean, x)) * _per_channel(inverse, x)
         grad_bias, grad_weight = wide.sum(dims), (wide * normal).sum(dims)
         # the loss is the sum of all processes' losses, each of which sees these statistics
-        both = ctx.world.sum(torch.cat([grad_bias, grad_weight]).double()) / ctx.count
+        both = ctx.world.sum(torch.cat([grad_bias, grad_weight]).double()) / count
         on_mean, on_scale = (_per_channel(part, x) for part in both.chunk(2))
         grad_x = _per_channel(inverse, x) * _per_channel(weight, x) * (wide - on_mean - normal * on_scale)
         own = (grad_weight.to(weight.dtype), grad_bias.to(weight.dtype))
