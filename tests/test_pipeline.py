@@ -19,6 +19,7 @@ from scenelift.errors import ConfigError, DataError, RunError
 from scenelift.files import read_ply_points
 from scenelift.pipeline import Session
 from scenelift.runfolder import RunFolder
+from scenelift.world import World
 
 WHOLE = 4
 """Steps of the tiny training: two epochs of two scenes; the second epoch is stage 2."""
@@ -252,6 +253,15 @@ def test_a_log_cut_short_by_a_kill_is_mended(bench: Bench) -> None:
         log.write('{"step": 4, "lo')
     bench.train()
     assert folder.read_log() == want
+
+
+def test_devices_that_scenes_cannot_be_dealt_to_are_told_first(bench: Bench) -> None:
+    session = bench.session()
+    session.world = World(0, 3)
+    with pytest.raises(ConfigError, match="a multiple of 3"):
+        pipeline.annotate(session)
+    assert bench.asked == 0
+    assert not session.folder.path.exists()
 
 
 # --- stage 1 is shared ---------------------------------------------------------------------------------

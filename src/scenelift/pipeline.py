@@ -127,7 +127,8 @@ def annotate(session: Session) -> Annotations:
     """
     config = session.config
     teachers = open_teachers(config.teachers, session.source.truth, session.device, session.download)
-    share_of(config, session.world)  # complains before hours of work
+    if trains(config) and not session.folder.networks.is_file():
+        share_of(config, session.world)  # complains before hours of work
     session.world.first_does(
         lambda: session.folder.claim(config)
     )  # not before: a wrong option leaves no folder that its correction meets
