@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +18,11 @@ from scenelift.cli_options import (
     Clip,
     DataRecipe,
     Device,
+    Devices,
     Download,
+    Nodes,
     Out,
+    Precision,
     Preset,
     Recipe,
     Sam,
@@ -28,7 +31,8 @@ from scenelift.cli_options import (
     Teacher,
     command_line,
 )
-from scenelift.errors import ConfigError, SceneLiftError
+from scenelift.errors import ConfigError, PeerError, SceneLiftError
+from scenelift.workers import PEER_LOST, enter, is_watched
 
 app = typer.Typer(
     name="scenelift",
@@ -51,6 +55,9 @@ app.command("sweep", epilog="Example: scenelift sweep noise=0,0.5,1,2 --recipes 
     cli_sweep.sweep
 )
 
+if TYPE_CHECKING:
+    from scenelift.world import World
+
 SetOn = Annotated[list[str] | None, typer.Option("--set", help="A key of --on's data.")]
 RunArg = Annotated[Path, typer.Argument(help="Folder of a run, as given to --out.")]
 
@@ -71,12 +78,26 @@ def main() -> None:
         signal.signal(number, _stop)
     try:
         app()
+    except PeerError as error:
+        if not is_watched():  # or whoever watches says it once
+            typer.echo(f"error: {printable(str(error))}", err=True)
+        sys.exit(PEER_LOST)
     except SceneLiftError as error:
         typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(2)
     except _Stopped as stopped:
-        typer.echo("stopped; the same command goes on from here", err=True)
+        if not is_watched():
+            typer.echo("stopped; the same command goes on from here", err=True)
         sys.exit(128 + stopped.args[0])
+
+
+def _with(overrides: list[str] | None, precision: str | None) -> list[str] | None:
+    return overrides if precision is None else [*(overrides or ()), f"train.precision={precision}"]
+
+
+def _say(world: World, text: str) -> None:
+    if world.first:
+        typer.echo(text)
 
 
 @app.callback(invoke_without_command=True)  # or --version would miss a command
@@ -184,18 +205,35 @@ def train(
     device: Device = "auto",
     cache: CacheRoot = None,
     download: Download = False,
+    devices: Devices = None,
+    nodes: Nodes = None,
+    precision: Precision = None,
 ) -> None:
     """Train both networks; annotates first what is not annotated yet."""
+    if (world := enter(devices, nodes, device)) is None:
+        return
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
 
     teachers = Teachers(teacher, clip, sam)
     session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
+        data,
+        out,
+        recipe,
+        data_recipe,
+        classes,
+        teachers,
+        _with(set_, precision),
+        seed,
+        device,
+        cache,
+        download,
+        preset,
+        world,
     )
     pipeline.check(session)
     pair = pipeline.train(session, pipeline.annotate(session))
-    typer.echo("this recipe trains nothing" if pair is None else f"networks: {session.folder.networks}")
+    _say(world, "this recipe trains nothing" if pair is None else f"networks: {session.folder.networks}")
 
 
 @app.command(epilog="Example: scenelift evaluate run")
@@ -208,6 +246,8 @@ def evaluate(
     device: Device = "auto",
     cache: CacheRoot = None,
     download: Download = False,
+    devices: Devices = None,
+    nodes: Nodes = None,
 ) -> None:
     """Compare a run's predictions with ground truth; prints and saves mIoU and coverage."""
     from rich.console import Console
@@ -217,6 +257,8 @@ def evaluate(
     from scenelift.report import terminal_table
 
     if on is not None:
+        if (devices or 1) * (nodes or 1) > 1:
+            raise ConfigError("--devices, --nodes: --on DATA is evaluated on one device; leave them out")
         from scenelift.api import TrainedRun
         from scenelift.files import safe_name
         from scenelift.runfolder import RunFolder
@@ -231,10 +273,14 @@ def evaluate(
         return
     if set_:
         raise ConfigError("--set: a run's own configuration stays as it is; it goes with --on DATA")
-    session = reopen_session(run, device, cache, download)
+    if (world := enter(devices, nodes, device)) is None:
+        return
+    session = reopen_session(run, device, cache, download, world)
     annotations = pipeline.annotate(session)
     pair = pipeline.train(session, annotations)
     rows = [pipeline.row(session, pipeline.evaluate(session, annotations, pair))]
+    if not world.first:
+        return
     pipeline.report(session, annotations, pair, rows, session.folder, command_line())
     Console().print(terminal_table(rows))
     typer.echo(f"report: {session.folder.report}")
@@ -298,17 +344,34 @@ def fit(
     device: Device = "auto",
     cache: CacheRoot = None,
     download: Download = False,
+    devices: Devices = None,
+    nodes: Nodes = None,
+    precision: Precision = None,
 ) -> None:
     """Everything on your own capture: check, annotate, train, predict, report."""
+    if (world := enter(devices, nodes, device)) is None:
+        return
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
 
     teachers = Teachers(teacher, clip, sam)
     session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
+        data,
+        out,
+        recipe,
+        data_recipe,
+        classes,
+        teachers,
+        _with(set_, precision),
+        seed,
+        device,
+        cache,
+        download,
+        preset,
+        world,
     )
     pipeline.fit(session, command_line())
-    typer.echo(f"labels: {session.folder.predictions}\nreport: {session.folder.report}")
+    _say(world, f"labels: {session.folder.predictions}\nreport: {session.folder.report}")
 
 
 @app.command(epilog="Example: scenelift weights --sam facebook/sam-vit-base --download")
