@@ -148,7 +148,8 @@ def refined(config: Config) -> set[str]:
     """Sources whose labels are voted on in masks: one mask over three pixels, two of one opinion."""
     three = torch.arange(3)
     batch: Any = SimpleNamespace(
-        labels=torch.tensor([[[0, 0, 1]]]), mask_ids=torch.ones(1, 1, 3, dtype=torch.int32), pair_voxel=three,
+        images=torch.zeros(1), labels=torch.tensor([[[0, 0, 1]]]), pair_voxel=three,
+        mask_ids=torch.ones(1, 1, 3, dtype=torch.int32),
         pair_image=three * 0, pair_row=three * 0, pair_col=three,
     )  # fmt: skip
     known = Sources(batch, torch.tensor([[[2, 2, 1]]]), torch.tensor([3, 3, 1]), config.refine, 4)
