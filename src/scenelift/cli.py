@@ -69,6 +69,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    sys.argv[1:] = _with_address(sys.argv[1:])
     try:
         app()
     except SceneLiftError as error:
@@ -77,6 +78,15 @@ def main() -> None:
     except _Stopped as stopped:
         typer.echo("stopped; the same command goes on from here", err=True)
         sys.exit(128 + stopped.args[0])
+
+
+def _with_address(arguments: list[str]) -> list[str]:
+    """``--ray`` may stand without an address, which Typer has no option for."""
+    following = [*arguments[1:], "-"]
+    return [
+        "--ray=auto" if argument == "--ray" and after.startswith("-") else argument
+        for argument, after in zip(arguments, following, strict=True)
+    ]
 
 
 @app.callback(invoke_without_command=True)  # or --version would miss a command
@@ -151,17 +161,40 @@ def annotate(
     preview: Annotated[
         int, typer.Option(min=0, help="Frames to show on OUT/preview.jpg; 8 fit a screen.")
     ] = 0,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only the I-th of N shares of the scenes, from 1/N.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="[ADDRESS]", help="By workers of a Ray cluster: auto, local, or its address."),
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers for --ray; one a GPU (CPUs: a machine).")
+    ] = None,
 ) -> None:
     """Run the teachers and the pairing over every frame, into the cache."""
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
+    from scenelift.ray_annotate import annotate_with_ray
+    from scenelift.shards import Shard, annotate_shard
 
+    if shard is not None and (ray is not None or preview):
+        raise ConfigError("--shard annotates a share alone: --ray and --preview take the whole; give either")
+    if ray_workers is not None and ray is None:
+        raise ConfigError("--ray-workers goes with --ray")
+    share = None if shard is None else Shard.parse(shard)
     teachers = Teachers(teacher, clip, sam)
     session = open_session(
         data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
     )
     pipeline.check(session)
-    annotations = pipeline.annotate(session)
+    if share is not None:
+        typer.echo(annotate_shard(session, share))
+        return
+    if ray is not None:
+        annotations = annotate_with_ray(session, ray, ray_workers)
+    else:
+        annotations = pipeline.annotate(session)
     typer.echo(f"{len(annotations.scenes)} scenes annotated: {session.folder.annotations}")
     if preview:
         shown = pipeline.preview(session, annotations, preview)

@@ -63,6 +63,7 @@ def table(
     from scenelift.recipes import recipe_names
     from scenelift.runfolder import RunFolder
     from scenelift.runs import Outcome, Run, finished, run_all
+    from scenelift.summary import notes
     from scenelift.tables import REDUCED, TABLES, Setting, measure, terminal, write_table
 
     if name not in TABLES:
@@ -101,7 +102,7 @@ def table(
         classes=session.classes,
         seeds=numbers,
         command=command_line(),
-        notes=tuple(pipeline.notes(session.config, True, set(judged) <= set(learned))),
+        notes=tuple(notes(session.config, True, set(judged) <= set(learned))),
     )
     outcomes = [outcome for run in runs if (outcome := finished(run)) is not None]
     if show:

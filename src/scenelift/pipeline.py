@@ -43,7 +43,8 @@ from scenelift.runfolder import RunFolder
 from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
 from scenelift.store import SceneStore
-from scenelift.summary import pictures, report_row
+from scenelift.summary import notes, pictures, report_row
+from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.teachers.registry import open_teachers
 
 _log = logging.getLogger(__name__)
@@ -120,21 +121,38 @@ def annotate(session: Session) -> Annotations:
     Raises:
         RunError: the folder holds another run, or files that are not ours.
     """
-    config = session.config
-    teachers = open_teachers(config.teachers, session.source.truth, session.device, session.download)
-    session.folder.claim(config)  # not before: a wrong option leaves no folder that its correction meets
-    annotations = annotating.annotate(
+    teachers = teachers_of(session)
+    session.folder.claim(session.config)  # not before: a wrong option leaves no folder its correction meets
+    names = session.names("train", "val")
+    return keep_annotations(session, annotate_scenes(session, teachers, names, session.progress))
+
+
+def teachers_of(session: Session) -> tuple[LabelTeacher, MaskTeacher]:
+    """The teachers, loaded. Raises `WeightsError` if their weights are not there."""
+    config = session.config.teachers
+    return open_teachers(config, session.source.truth, session.device, session.download)
+
+
+def annotate_scenes(
+    session: Session, teachers: tuple[LabelTeacher, MaskTeacher], names: Sequence[str], progress: Progress
+) -> Annotations:
+    """Teachers' answers and pairs of these scenes, into the cache; the run's folder is left alone."""
+    return annotating.annotate(
         session.source,
-        session.names("train", "val"),
+        names,
         session.classes,
         *teachers,
-        config.pairing,
+        session.config.pairing,
         session.cache,
-        pseudo=config.pseudo_labels,
-        features=config.latent.features,
+        pseudo=session.config.pseudo_labels,
+        features=session.config.latent.features,
         device=session.device,
-        progress=session.progress,
+        progress=progress,
     )
+
+
+def keep_annotations(session: Session, annotations: Annotations) -> Annotations:
+    """Save the index to all scenes; fuse features over views where the recipe wants them."""
     annotations.save(session.folder.annotations)
     if fused := _names_to_fuse(session):
         fuse(annotations, session.source, fused, session.progress)
@@ -371,23 +389,6 @@ def report(
             label_shares=label_shares,
         ),
     )
-
-
-def notes(config: Config, has_truth: bool, nothing_apart: bool) -> list[str]:
-    """What a reader of the figures has to know."""
-    notes = ["No label was used in training; the networks shown are those of the last step."]
-    if config.teachers.labels.kind == "simulated":
-        notes.append(
-            "The teachers are simulated from ground truth with the error rates of CLIP and SAM: "
-            "figures compare recipes with each other, not with published ones."
-        )
-    if config.teachers.labels.kind == "embedded":
-        notes.append("The embedded teacher is a very weak one: it shows that the path works, not how well.")
-    if has_truth and nothing_apart:
-        notes.append("No scene was set apart: figures are of the scenes that were learned from.")
-    if not has_truth:
-        notes.append("There is no ground truth here: nothing on this page is measured against one.")
-    return notes
 
 
 def _predictions_digest(session: Session, annotations: Annotations, pair: NetworkPair | None) -> str:

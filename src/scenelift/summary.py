@@ -175,3 +175,20 @@ def _mask_colors(ids: U16) -> U8:
     """A colour for each mask, black where none covers the pixel; neighbouring ids look different."""
     palette = np.concatenate([np.zeros((1, 3), np.uint8), distinct_colors(97)])
     return palette[np.where(ids == 0, 0, 1 + ids.astype(np.int64) * 31 % 97)]
+
+
+def notes(config: Config, has_truth: bool, nothing_apart: bool) -> list[str]:
+    """What a reader of the figures has to know."""
+    notes = ["No label was used in training; the networks shown are those of the last step."]
+    if config.teachers.labels.kind == "simulated":
+        notes.append(
+            "The teachers are simulated from ground truth with the error rates of CLIP and SAM: "
+            "figures compare recipes with each other, not with published ones."
+        )
+    if config.teachers.labels.kind == "embedded":
+        notes.append("The embedded teacher is a very weak one: it shows that the path works, not how well.")
+    if has_truth and nothing_apart:
+        notes.append("No scene was set apart: figures are of the scenes that were learned from.")
+    if not has_truth:
+        notes.append("There is no ground truth here: nothing on this page is measured against one.")
+    return notes
