@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from scenelift import cli_cache, cli_data, cli_sweep, cli_tables
+from scenelift import cli_cache, cli_data, cli_plan, cli_sweep, cli_tables
 from scenelift.cli_data import Data, printable
 from scenelift.cli_options import (
     CacheRoot,
@@ -44,6 +44,7 @@ app.command("check", epilog="Example: scenelift check /data/scannet --out check"
 app.command("import", epilog="Example: scenelift import polycam_export/ --as capture --out my_room")(
     cli_data.import_
 )
+app.command("plan", epilog="Example: scenelift plan /data/scannet --gpus 8")(cli_plan.plan)
 app.command("table", epilog="Example: scenelift table table2 --data synthetic --seeds 3 --out tables")(
     cli_tables.table
 )

@@ -154,12 +154,12 @@ def annotate_scenes(
 def keep_annotations(session: Session, annotations: Annotations) -> Annotations:
     """Save the index to all scenes; fuse features over views where the recipe wants them."""
     annotations.save(session.folder.annotations)
-    if fused := _names_to_fuse(session):
+    if fused := names_to_fuse(session):
         fuse(annotations, session.source, fused, session.progress)
     return annotations
 
 
-def _names_to_fuse(session: Session) -> tuple[str, ...]:
+def names_to_fuse(session: Session) -> tuple[str, ...]:
     """Scenes whose points get features fused over views: to be distilled, or to answer."""
     config = session.config
     learns = trains(config) and config.distill.weight > 0
