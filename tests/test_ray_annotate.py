@@ -246,6 +246,7 @@ def test_a_killed_worker_costs_the_frames_in_flight(tmp_path: Path, monkeypatch:
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     setup = {"worker_process_setup_hook": "fixtures_ray.setup"}
     env = {"SCENELIFT_ASKED": str(asked), "PYTHONPATH": paths, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    env["RAY_worker_niceness"] = "0"  # or a busy machine never comes to the workers
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=setup)

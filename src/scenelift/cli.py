@@ -86,7 +86,7 @@ def _with_address(arguments: list[str]) -> list[str]:
     following = [*arguments[1:], "-"]
     return [
         "--ray=auto" if argument == "--ray" and after.startswith("-") else argument
-        for argument, after in zip(arguments, following, strict=True)
+        for argument, after in zip(arguments, following, strict=False)
     ]
 
 

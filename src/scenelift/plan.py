@@ -133,11 +133,11 @@ def plan(session: Session, measured: Measured, cache: Path, gpus: int = 1, hosts
     beside = [line.elapsed_hours for line in lines if line.stage not in NETWORKS]
     annotate_hours = max([networks, *beside])
     larger = measured.images / measured.step_images
-    for stage, seconds in measured.step_seconds.items():
-        steps = _steps(session)[stage - 1]
+    for number, seconds in measured.step_seconds.items():
+        steps = _steps(session)[number - 1]
         hours = seconds * larger * steps / 3600
         what = f"{measured.steps} steps of {measured.step_images:.3g} images"
-        lines.append(Line(f"training {stage}", what, seconds * larger, "step", steps, hours, hours, 0))
+        lines.append(Line(f"training {number}", what, seconds * larger, "step", steps, hours, hours, 0))
     total = sum(line.bytes for line in lines)
     existing = next(path for path in (cache.absolute(), *cache.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(existing).free

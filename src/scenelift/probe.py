@@ -1,8 +1,8 @@
 """What each stage costs, measured on a few frames: the real stages, one by one, in a cache of their own.
 
-Nothing runs beside anything else here, so that each stage's time is its own. What the first batch of a teacher
-or the first training step takes longer (kernels are chosen, memory is reserved) does not count where others
-follow.
+Nothing runs beside anything else here, so that each stage's time is its own. What the first batch of a
+teacher or the first training step takes longer (kernels are chosen, memory is reserved) does not count where
+others follow.
 """
 
 from __future__ import annotations
