@@ -279,7 +279,9 @@ def _ask(
                 answers.keep_labels(job, features[index])
                 answers.keep_masks(job, masks[index])
             thinned = keep_paired(masks[index].features, seen, *job.size)
-            packed = encode(job.whole, {"features": thinned}, {}, {"features": "grid"})
+            teacher = answers.mask_teacher
+            meta = {"frame": job.name, "teacher": teacher.identity, "weights": teacher.weights}
+            packed = encode(job.whole, {"features": thinned}, meta, {"features": "grid"})
             yield frame.name, job.keys, len(packed)
 
 
