@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from fixtures_scenes import FakeLabelTeacher, FakeMaskTeacher, TinySource, annotated, tiny_config, tiny_source
 from scenelift import batches as B
@@ -247,5 +245,5 @@ def test_streams_differ_by_purpose_and_step() -> None:
 
 def test_jitter_without_strength_is_nothing() -> None:
     images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    jitter: Callable[..., Tensor] = B._color_jitter
-    assert torch.equal(jitter(images.clone(), 0.0, np.random.default_rng(0)), images)
+    factors = B._jitter_factors(2, 0.0, np.random.default_rng(0))
+    assert torch.equal(B._color_jitter(images.clone(), factors), images)

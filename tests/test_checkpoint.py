@@ -84,7 +84,6 @@ def test_what_is_loaded_is_what_was_saved(saved: tuple[Path, Trainer], store: Sc
     other = fresh(tiny_config(seed=9), store)
     checkpoint.load_training(path, other, "digest")
     assert_same(state(other), state(trainer))
-    assert checkpoint.training_step(path, "digest") == 1
     assert any(key.startswith("optimizer.") for key in state(trainer))
 
 
@@ -97,12 +96,10 @@ def test_another_digest_is_refused_and_changes_nothing(
     with pytest.raises(RunError, match="another configuration"):
         checkpoint.load_training(path, other, "other")
     assert_same(state(other), before)
-    assert checkpoint.training_step(path, "other") is None
 
 
 def test_a_missing_file(tmp_path: Path, store: SceneStore) -> None:
     path = tmp_path / "none.safetensors"
-    assert checkpoint.training_step(path, "digest") is None
     with pytest.raises(RunError, match=r"none\.safetensors: no such file; train first"):
         checkpoint.load_training(path, fresh(tiny_config(), store), "digest")
     with pytest.raises(RunError, match="no such file"):
@@ -115,11 +112,10 @@ def test_a_truncated_file(keep: int, saved: tuple[Path, Trainer], store: SceneSt
     path.write_bytes(path.read_bytes()[:keep])
     other = fresh(tiny_config(seed=9), store)
     before = state(other)
-    with pytest.raises(RunError, match=r"is damaged .*delete it") as caught:
+    with pytest.raises(RunError, match=r"is damaged") as caught:
         checkpoint.load_training(path, other, "digest")
     assert "\n" not in str(caught.value)
     assert_same(state(other), before)
-    assert checkpoint.training_step(path, "digest") is None
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +162,6 @@ def rewrite(path: Path, changes: dict[str, Any]) -> None:
 def test_another_version_is_refused(saved: tuple[Path, Trainer], store: SceneStore) -> None:
     path, _ = saved
     rewrite(path, {"format": 99})
-    assert checkpoint.training_step(path, "digest") is None
     with pytest.raises(RunError, match=r"expected training of format 1, found training of format 99"):
         checkpoint.load_training(path, fresh(tiny_config(), store), "digest")
 
@@ -181,7 +176,6 @@ def test_files_of_other_kinds_are_refused(saved: tuple[Path, Trainer], tmp_path:
     save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"scenelift": "[1]"})
     with pytest.raises(RunError, match="is damaged"):
         checkpoint.read_networks(tmp_path / "odd.safetensors")
-    assert checkpoint.training_step(tmp_path / "odd.safetensors", "digest") is None
 
 
 def test_networks_of_another_shape_are_refused(saved: tuple[Path, Trainer], store: SceneStore) -> None:
@@ -210,7 +204,6 @@ def test_a_kill_while_writing_leaves_the_old_file(
         assert path.read_bytes() == before
         assert not [item for item in path.parent.iterdir() if is_temp(item)]
     checkpoint.save_training(path, trainer, "digest")
-    assert checkpoint.training_step(path, "digest") == 2
 
 
 def test_networks_come_back_with_their_facts(store: SceneStore, tmp_path: Path) -> None:
@@ -222,3 +215,141 @@ def test_networks_come_back_with_their_facts(store: SceneStore, tmp_path: Path) 
     assert_same(read, networks.state_dict())
     assert torch.equal(read_text, text)
     assert read_about == about
+
+
+# --- last and previous ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(store: SceneStore, tmp_path: Path) -> tuple[Path, dict[int, dict[str, Tensor]]]:
+    """Checkpoints of steps 1 and 2, and what they hold."""
+    trainer, path, states = fresh(tiny_config(), store), tmp_path / "last.safetensors", {}
+    for step in (1, 2):
+        advance(trainer, store, step)
+        checkpoint.save_training(path, trainer, "digest")
+        states[step] = state(trainer)
+    return path, states
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 4
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def age(path: Path) -> None:
+    rewrite(path, {"format": 99})
+
+
+FAULTS = {flip: "is damaged", cut: "is damaged", age: "found training of format 99"}
+
+
+def restored(path: Path, store: SceneStore) -> tuple[Path | None, dict[str, Tensor]]:
+    trainer = fresh(tiny_config(seed=9), store)
+    return checkpoint.restore_training(path, trainer, "digest"), state(trainer)
+
+
+def test_the_last_one_is_taken(kept: tuple[Path, dict[int, dict[str, Tensor]]], store: SceneStore) -> None:
+    path, states = kept
+    found, have = restored(path, store)
+    assert found == path
+    assert_same(have, states[2])
+    assert {item.name for item in path.parent.iterdir()} == {"last.safetensors", "previous.safetensors"}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_of_a_faulty_last_one_the_previous_is_taken(
+    fault: Any,
+    kept: tuple[Path, dict[int, dict[str, Tensor]]],
+    store: SceneStore,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path, states = kept
+    fault(path)
+    found, have = restored(path, store)
+    assert found == checkpoint.previous_of(path)
+    assert_same(have, states[1])
+    (told,) = caplog.messages
+    assert FAULTS[fault] in told
+    assert told.endswith("going on from previous.safetensors, step 1")
+
+
+def test_a_lost_last_one(kept: tuple[Path, dict[int, dict[str, Tensor]]], store: SceneStore) -> None:
+    path, states = kept
+    path.unlink()
+    assert_same(restored(path, store)[1], states[1])
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_two_faulty_ones_are_told(
+    fault: Any, kept: tuple[Path, dict[int, dict[str, Tensor]]], store: SceneStore
+) -> None:
+    path, _ = kept
+    flip(checkpoint.previous_of(path))
+    fault(path)
+    with pytest.raises(RunError, match=r"last\.safetensors and previous\.safetensors.*delete both") as caught:
+        restored(path, store)
+    assert FAULTS[fault] in str(caught.value)
+    assert "\n" not in str(caught.value)
+    checkpoint.previous_of(path).unlink()
+    with pytest.raises(RunError, match=r"last\.safetensors.*delete it to train from the start"):
+        restored(path, store)
+
+
+def test_none_of_this_configuration(
+    kept: tuple[Path, dict[int, dict[str, Tensor]]], store: SceneStore
+) -> None:
+    path, _ = kept
+    assert checkpoint.restore_training(path, fresh(tiny_config(), store), "other") is None
+    assert checkpoint.restore_training(path.parent / "no" / "last", fresh(tiny_config(), store), "x") is None
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_kill_between_the_renames_loses_nothing(
+    at: int,
+    kept: tuple[Path, dict[int, dict[str, Tensor]]],
+    store: SceneStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first makes the last one the previous, the second the new one the last."""
+    path, states = kept
+    trainer = fresh(tiny_config(), store)
+    checkpoint.load_training(path, trainer, "digest")
+    advance(trainer, store, 3)
+    real, seen = os.replace, 0
+
+    def die(source: Any, target: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == at:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save_training(path, trainer, "digest")
+    found, have = restored(path, store)
+    assert found == path
+    assert_same(have, states[2])
+    assert checkpoint._read(checkpoint.previous_of(path), "training")[1]["step"] == at
+
+
+def test_without_hard_links_it_is_copied(
+    kept: tuple[Path, dict[int, dict[str, Tensor]]], store: SceneStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(1, "no such thing here")
+
+    path, states = kept
+    trainer = fresh(tiny_config(), store)
+    checkpoint.load_training(path, trainer, "digest")
+    advance(trainer, store, 3)
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    checkpoint.save_training(path, trainer, "digest")
+    path.unlink()
+    assert_same(restored(path, store)[1], states[2])

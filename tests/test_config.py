@@ -28,6 +28,7 @@ VARIANTS = {
 """Overrides under which, together, every node of the tree appears."""
 
 CANDIDATES = [
+    "bf16-mixed",
     *("true", "false", "2", "9", "0.3", "0.7", "100", "400", "8", "[0.5, 0.9]", "[1.1, 1.2]", "[64, 80]"),
     *("[64, 128]", "[a, b]", "word", "none", "world_to_cam", "relative", "small", "minkunet14", "constant"),
     *("image", "labels", "trainable", "adamw", "step", "teacher", "eval"),

@@ -19,6 +19,7 @@ from scenelift.errors import ConfigError, DataError, RunError
 from scenelift.files import read_ply_points
 from scenelift.pipeline import Session
 from scenelift.runfolder import RunFolder
+from scenelift.world import World
 
 WHOLE = 4
 """Steps of the tiny training: two epochs of two scenes; the second epoch is stage 2."""
@@ -223,6 +224,27 @@ def test_a_damaged_file_is_told(bench: Bench, file: str) -> None:
     assert bench.steps == WHOLE + (WHOLE // 2 if file == "checkpoint" else 0)  # stage 1 is in the cache
 
 
+def test_a_damaged_checkpoint_costs_the_steps_since_the_previous_one(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = {"checkpoint_every": 1}
+    want = bench.train("whole", train=train)
+    bench.stop_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        bench.train("stopped", "another cache", train=train)
+    folder = RunFolder(bench.root / "stopped")
+    content = bytearray(folder.checkpoint.read_bytes())
+    content[-9] ^= 4
+    folder.checkpoint.write_bytes(content)
+    bench.stop_after = None
+    assert_same_training(bench.train("stopped", "another cache", train=train), want)
+    assert bench.begun[-1] == 2
+    assert "going on from previous.safetensors, step 2" in caplog.text
+    assert {item.name for item in folder.checkpoint.parent.iterdir()} == {
+        "last.safetensors", "previous.safetensors", "damaged.safetensors",
+    }  # fmt: skip
+
+
 def test_a_log_cut_short_by_a_kill_is_mended(bench: Bench) -> None:
     folder = bench.train()
     want = folder.read_log()
@@ -231,6 +253,15 @@ def test_a_log_cut_short_by_a_kill_is_mended(bench: Bench) -> None:
         log.write('{"step": 4, "lo')
     bench.train()
     assert folder.read_log() == want
+
+
+def test_devices_that_scenes_cannot_be_dealt_to_are_told_first(bench: Bench) -> None:
+    session = bench.session()
+    session.world = World(0, 3)
+    with pytest.raises(ConfigError, match="a multiple of 3"):
+        pipeline.annotate(session)
+    assert bench.asked == 0
+    assert not session.folder.path.exists()
 
 
 # --- stage 1 is shared ---------------------------------------------------------------------------------

@@ -6,16 +6,17 @@ run can go on at any step, in any process, and see what an uninterrupted one wou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scenelift.augment import draw_image_transform, draw_point_transform
+from scenelift.augment import PointTransform, draw_image_transform, draw_point_transform
 from scenelift.config import AugmentConfig, Config
 from scenelift.errors import ConfigError, DataError
 from scenelift.fusion import voxel_features
@@ -24,6 +25,8 @@ from scenelift.models.voxels import scatter_mean, voxelize
 from scenelift.orientation import upright
 from scenelift.store import SceneStore, View
 from scenelift.types import Scene
+
+T = TypeVar("T")
 
 # what a random stream is for; part of its seed
 ORDER, VIEWS, SWITCH, LATENT, DROPOUT = range(5)
@@ -98,21 +101,85 @@ def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
         DataError: the scenes have no frame.
         ConfigError: frames differ in size and no common crop is configured, or their feature grids differ.
     """
+    return draw_parts(store, config, step, 1, range(1))[0]
+
+
+def draw_parts(store: SceneStore, config: Config, step: int, parts: int, own: range) -> list[Batch]:
+    """Some parts of a step's batch, for devices that share it and for gradient accumulation.
+
+    The scenes of the step are dealt to the parts in order. Everything random is drawn for all parts, whoever
+    draws, so that together they hold what `draw_batch` gives; of the others' scenes nothing is read but the
+    clouds, and these are voxelised only where ``train.max_points`` has to see them.
+
+    Args:
+        store: the scenes.
+        config: the run.
+        step: its number.
+        parts: into how many the step is divided.
+        own: numbers of the parts to return. A part may be without scenes, and without frames.
+
+    Raises:
+        DataError, ConfigError: as `draw_batch`.
+    """
     rng = stream(config.seed, VIEWS, step)
     names = _scenes_of_step(store.names, config, step)
     clouds = [store.scene(name) for name in names]
-    coords, inputs, voxel_of_point, starts = _voxels(clouds, config, rng)
-    parts: list[tuple[Any, ...]] = []
-    for number, name in enumerate(names):
-        frames = len(clouds[number].frames)
-        count = min(frames_a_scene(config), frames)
-        for index in np.sort(rng.choice(frames, count, replace=False)):
-            view = store.view(name, int(index))
-            voxel_of_pair = voxel_of_point[starts[number] + torch.from_numpy(view.point_index).long()]
-            parts.append(_transform(view, voxel_of_pair, config.augment, rng, len(parts)))
-    if not parts:
+    transforms = [draw_point_transform(config.augment, rng) for _ in clouds]
+    dealt = [range(len(names))[of_part] for of_part in _deal(len(names), parts)]
+    voxels = {}
+    for number, members in enumerate(dealt):
+        if number in own or config.train.max_points is not None:
+            chosen = slice(members.start, members.stop)
+            voxels[number] = _voxels(clouds[chosen], transforms[chosen], config, rng)
+    views: list[list[tuple[Any, ...]]] = [[] for _ in dealt]
+    total = 0
+    firsts = []
+    for number, members in enumerate(dealt):
+        firsts.append(total)
+        for place, scene in enumerate(members):
+            frames = len(clouds[scene].frames)
+            count = min(frames_a_scene(config), frames)
+            for index in np.sort(rng.choice(frames, count, replace=False)):
+                total += 1
+                if number not in own:
+                    draw_image_transform((1, 1), config.augment, rng)  # draws the same for every size
+                    continue
+                view = store.view(names[scene], int(index))
+                _, _, voxel_of_point, starts = voxels[number]
+                voxel_of_pair = voxel_of_point[starts[place] + torch.from_numpy(view.point_index).long()]
+                views[number].append(_transform(view, voxel_of_pair, config.augment, rng, len(views[number])))
+    if not total:
         raise DataError(f"training: expected frames in {', '.join(names)}, found none; leave such scenes out")
-    images, labels, mask_ids, targets, owner, row, col, voxel, position, places = zip(*parts, strict=True)
+    factors = _jitter_factors(total, config.augment.color_jitter, rng)
+    made = []
+    for number in own:
+        coords, inputs, voxel_of_point, _ = voxels[number]
+        fused = [store.fused(names[scene]) for scene in dealt[number]] if store.distill else []
+        cloud = (coords, inputs, voxel_of_point)
+        here = None if factors is None else factors[:, firsts[number] : firsts[number] + len(views[number])]
+        made.append(_assemble(store, config, views[number], cloud, fused, here))
+    return made
+
+
+def _deal(scenes: int, parts: int) -> list[slice]:
+    """Consecutive scenes for each part, as evenly as can be."""
+    edges = [scenes * part // parts for part in range(parts + 1)]
+    return [slice(first, last) for first, last in itertools.pairwise(edges)]
+
+
+def _assemble(
+    store: SceneStore,
+    config: Config,
+    views: Sequence[tuple[Any, ...]],
+    cloud: tuple[Tensor, Tensor, Tensor],
+    fused: Sequence[Any],
+    jitter: Tensor | None,
+) -> Batch:
+    """One batch of transformed views and voxels."""
+    coords, inputs, voxel_of_point = cloud
+    if not views:
+        return _without_frames(store, config, coords, inputs)
+    images, labels, mask_ids, targets, owner, row, col, voxel, position, places = zip(*views, strict=True)
     if len({picture.shape for picture in images}) > 1:
         raise ConfigError(
             "augment.crop: frames of different sizes cannot share a batch; set augment.crop=[height, width]"
@@ -125,11 +192,11 @@ def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
     grids = [torch.from_numpy(np.stack(of_frames)) for of_frames in zip(*targets, strict=True)]
     distill: tuple[Tensor, ...] = ()
     if store.distill:
-        of_voxels = voxel_features([store.fused(name) for name in names], voxel_of_point, len(coords))
+        of_voxels = voxel_features(fused, voxel_of_point, len(coords))
         distill = (grids.pop(), torch.from_numpy(np.stack(places)), of_voxels)
     pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     return Batch(
-        _color_jitter(pictures, config.augment.color_jitter, rng),
+        _color_jitter(pictures, jitter),
         torch.from_numpy(np.stack(labels)).long(),
         torch.from_numpy(np.stack(mask_ids).astype(np.int32)),
         coords,
@@ -139,6 +206,31 @@ def draw_batch(store: SceneStore, config: Config, step: int) -> Batch:
         torch.cat(col),
         torch.cat(voxel),
         torch.cat(position),
+        tuple(grids),
+        distill,
+    )
+
+
+def _without_frames(store: SceneStore, config: Config, coords: Tensor, inputs: Tensor) -> Batch:
+    """A batch of voxels alone: what a part of a step holds whose scenes have no frame, or that has none."""
+    height, width = config.augment.crop or (32, 32)
+    grids = [torch.zeros(0, *g.shape, dtype=torch.float16) for g in store.view(store.names[0], 0).targets]
+    none, index = torch.zeros(0, height, width), torch.zeros(0, dtype=torch.int64)
+    distill: tuple[Tensor, ...] = ()
+    if store.distill:
+        of_voxels = torch.zeros(len(coords), grids[-1].shape[1], dtype=torch.float16)
+        distill = (grids.pop(), torch.zeros(0, 2, 2), of_voxels)
+    return Batch(
+        none[:, None].expand(0, 3, height, width),
+        none.long(),
+        none.int(),
+        coords,
+        inputs,
+        index,
+        index,
+        index,
+        index,
+        torch.zeros(0, 2),
         tuple(grids),
         distill,
     )
@@ -155,14 +247,19 @@ def batches(store: SceneStore, config: Config, first: int, last: int, ahead: int
         ahead: how many batches a thread draws while the networks compute. 0 = no thread: right where the
             networks compute on the same cores, which a second thread would only keep waiting.
     """
+    yield from drawn_ahead(lambda step: draw_batch(store, config, step), first, last, ahead)
+
+
+def drawn_ahead(draw: Callable[[int], T], first: int, last: int, ahead: int) -> Iterator[T]:
+    """What ``draw`` gives for steps ``first`` to ``last`` − 1; ``ahead`` as for `batches`."""
     if ahead == 0:
-        yield from (draw_batch(store, config, step) for step in range(first, last))
+        yield from (draw(step) for step in range(first, last))
         return
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        queue: list[Future[Batch]] = []
+        queue: list[Future[T]] = []
         try:
             for step in range(first, last):
-                queue.append(pool.submit(draw_batch, store, config, step))
+                queue.append(pool.submit(draw, step))
                 if len(queue) > ahead:
                     yield queue.pop(0).result()
             while queue:
@@ -182,7 +279,7 @@ def _scenes_of_step(names: Sequence[str], config: Config, step: int) -> list[str
 
 
 def _voxels(
-    clouds: Sequence[Scene], config: Config, rng: np.random.Generator
+    clouds: Sequence[Scene], transforms: Sequence[PointTransform], config: Config, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """Transformed, voxelised clouds.
 
@@ -190,7 +287,11 @@ def _voxels(
         coords (V, 4), inputs (V, C_in), the voxel of each point of all clouds (−1 = cut away), and where
         each cloud's points start.
     """
-    transforms = [draw_point_transform(config.augment, rng) for _ in clouds]
+    if not clouds:
+        empty = voxel_inputs(
+            [torch.zeros(0, 3)], [0], torch.zeros(0, dtype=torch.int64), 0, config.networks.points.inputs
+        )
+        return torch.zeros(0, 4, dtype=torch.int32), empty, torch.zeros(0, dtype=torch.int64), []
     points = [
         t.points(upright(cloud.points_world, cloud.up_world))
         for t, cloud in zip(transforms, clouds, strict=True)
@@ -266,12 +367,18 @@ def _transform(
     )
 
 
-def _color_jitter(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Random brightness, contrast and saturation of each (3, H, W) image in [0, 1]."""
+def _jitter_factors(images: int, strength: float, rng: np.random.Generator) -> Tensor | None:
+    """(3, images) factors of brightness, contrast and saturation; ``None`` for no jitter."""
     if strength == 0:
+        return None
+    return 1 + torch.from_numpy(rng.uniform(-strength, strength, (3, images))).float()
+
+
+def _color_jitter(images: Tensor, factors: Tensor | None) -> Tensor:
+    """Change brightness, contrast and saturation of each (3, H, W) image in [0, 1]."""
+    if factors is None:
         return images
-    factors = 1 + torch.from_numpy(rng.uniform(-strength, strength, (3, len(images)))).float()
-    brightness, contrast, saturation = factors.view(3, -1, 1, 1, 1)
+    brightness, contrast, saturation = factors.reshape(3, -1, 1, 1, 1)
     grey = images.mean(1, keepdim=True)
     middle = grey.mean((2, 3), keepdim=True)
     colored = grey + (images - grey) * saturation

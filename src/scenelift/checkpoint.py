@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from torch import Tensor, nn
 from scenelift.cotrain import Trainer
 from scenelift.errors import RunError, one_line
 from scenelift.files import atomic_path
+
+_log = logging.getLogger(__name__)
 
 FORMAT = 1
 
@@ -62,7 +66,9 @@ def unpack(trainer: Trainer, tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def save_training(path: Path, trainer: Trainer, digest: str) -> None:
-    """Write networks, optimiser and step atomically.
+    """Write networks, optimiser and step; what was there stays beside it as ``previous.safetensors``.
+
+    At any instant ``path`` is whole: the old state or the new one.
 
     Args:
         path: ``.safetensors`` file.
@@ -72,7 +78,13 @@ def save_training(path: Path, trainer: Trainer, digest: str) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    _write(path, pack(trainer), {"kind": "training", "digest": digest, "step": trainer.step})
+    header = {"kind": "training", "digest": digest, "step": trainer.step}
+    _write(path, pack(trainer), header, previous=previous_of(path))
+
+
+def previous_of(path: Path) -> Path:
+    """Where `save_training` keeps what was at ``path``."""
+    return path.with_name("previous.safetensors")
 
 
 def load_training(path: Path, trainer: Trainer, digest: str) -> None:
@@ -87,15 +99,40 @@ def load_training(path: Path, trainer: Trainer, digest: str) -> None:
     unpack(trainer, tensors, f"checkpoint {path}")
 
 
-def training_step(path: Path, digest: str) -> int | None:
-    """The step a training state was saved at; ``None`` if there is none of this digest, or it is damaged."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = dict(json.loads((file.metadata() or {})["scenelift"]))
-        matches = header.get("digest") == digest and header.get("format") == FORMAT
-        return int(header["step"]) if matches else None
-    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
-        return None
+def restore_training(path: Path, trainer: Trainer, digest: str) -> Path | None:
+    """Go on from the last good state: the one at ``path``, or the previous one if that is damaged.
+
+    Returns:
+        The file it came from; ``None`` if none belongs to this configuration.
+
+    Raises:
+        RunError: there are files, and none of them is whole and of this version.
+    """
+    faults: list[RunError] = []
+    for file in (path, previous_of(path)):
+        if not file.is_file():
+            continue
+        try:
+            tensors, header = _read(file, "training")
+        except RunError as error:
+            faults.append(error)
+            continue
+        if header["digest"] != digest:
+            break
+        if faults:
+            _log.warning("%s", f"{faults[0]}; going on from {file.name}, step {header['step']}")
+        unpack(trainer, tensors, f"checkpoint {file}")
+        return file
+    if len(faults) == 2:
+        raise RunError(
+            f"checkpoints {path} and {previous_of(path).name}: expected one that is whole, found none "
+            f"({faults[0]}); delete both to train from the start, or from the end of stage 1 in the cache"
+        )
+    if faults:
+        raise RunError(
+            f"{faults[0]}; delete it to train from the start, or from the end of stage 1 in the cache"
+        )
+    return None
 
 
 def save_networks(path: Path, networks: nn.Module, text: Tensor, about: Mapping[str, Any]) -> None:
@@ -117,12 +154,19 @@ def read_networks(path: Path) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]
     Raises:
         RunError: the file is missing, damaged, or of another kind or version.
     """
-    tensors, header = _read(path, "networks")
+    try:
+        tensors, header = _read(path, "networks")
+    except RunError as error:
+        if not path.is_file():
+            raise
+        raise RunError(f"{error}; delete it, and `train` makes it again from the last checkpoint") from None
     text = tensors.pop("text")
     return {key.removeprefix("networks."): value for key, value in tensors.items()}, text, header["about"]
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+def _write(
+    path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any], previous: Path | None = None
+) -> None:
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     full = {"format": FORMAT, **header}
     full["checksum"] = _checksum(plain, full)
@@ -130,23 +174,32 @@ def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any])
     size = sum(value.numel() * value.element_size() for value in plain.values())
     with atomic_path(path, size) as temp:
         safetensors.torch.save_file(plain, temp, metadata={"scenelift": json.dumps(full)})
+        if previous is not None and path.is_file():
+            with atomic_path(previous, size) as second:
+                _second_name(path, second)
+
+
+def _second_name(path: Path, second: Path) -> None:
+    try:
+        second.hardlink_to(path)  # costs nothing
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, second)
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise RunError(f"checkpoint {path}: no such file; train first")
-    advice = "delete it to go on from an earlier one or from the start"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = dict(json.loads((file.metadata() or {})["scenelift"]))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise RunError(f"checkpoint {path} is damaged ({error}); {advice}") from None
+        raise RunError(f"checkpoint {path} is damaged ({one_line(error)})") from None
     if header.get("format") != FORMAT or header.get("kind") != kind:
         found = f"{header.get('kind')} of format {header.get('format')}"
         raise RunError(f"checkpoint {path}: expected {kind} of format {FORMAT}, found {found}")
     if header.get("checksum") != _checksum(tensors, header):
-        raise RunError(f"checkpoint {path} is damaged (its checksum differs); {advice}")
+        raise RunError(f"checkpoint {path} is damaged (its checksum differs)")
     return tensors, header
 
 

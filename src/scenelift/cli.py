@@ -6,11 +6,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scenelift import cli_cache, cli_data, cli_plan, cli_sweep, cli_tables
+from scenelift import cli_annotate, cli_cache, cli_data, cli_plan, cli_sweep, cli_tables
 from scenelift.cli_data import Data, printable
 from scenelift.cli_options import (
     CacheRoot,
@@ -18,8 +18,11 @@ from scenelift.cli_options import (
     Clip,
     DataRecipe,
     Device,
+    Devices,
     Download,
+    Nodes,
     Out,
+    Precision,
     Preset,
     Recipe,
     Sam,
@@ -28,7 +31,8 @@ from scenelift.cli_options import (
     Teacher,
     command_line,
 )
-from scenelift.errors import ConfigError, SceneLiftError
+from scenelift.errors import ConfigError, PeerError, SceneLiftError
+from scenelift.workers import PEER_LOST, enter, is_watched
 
 app = typer.Typer(
     name="scenelift",
@@ -44,6 +48,12 @@ app.command("check", epilog="Example: scenelift check /data/scannet --out check"
 app.command("import", epilog="Example: scenelift import polycam_export/ --as capture --out my_room")(
     cli_data.import_
 )
+app.command(
+    "annotate", epilog='Example: scenelift annotate my_room/ --classes "wall, floor, chair" --out run'
+)(cli_annotate.annotate)
+app.command("weights", epilog="Example: scenelift weights --sam facebook/sam-vit-base --download")(
+    cli_annotate.weights
+)
 app.command("plan", epilog="Example: scenelift plan /data/scannet --gpus 8")(cli_plan.plan)
 app.command("table", epilog="Example: scenelift table table2 --data synthetic --seeds 3 --out tables")(
     cli_tables.table
@@ -51,6 +61,9 @@ app.command("table", epilog="Example: scenelift table table2 --data synthetic --
 app.command("sweep", epilog="Example: scenelift sweep noise=0,0.5,1,2 --recipes base_clip,cns --out sweep")(
     cli_sweep.sweep
 )
+
+if TYPE_CHECKING:
+    from scenelift.world import World
 
 SetOn = Annotated[list[str] | None, typer.Option("--set", help="A key of --on's data.")]
 RunArg = Annotated[Path, typer.Argument(help="Folder of a run, as given to --out.")]
@@ -70,24 +83,29 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    sys.argv[1:] = _with_address(sys.argv[1:])
+    sys.argv[1:] = cli_annotate.with_address(sys.argv[1:])
     try:
         app()
+    except PeerError as error:
+        if not is_watched():  # or whoever watches says it once
+            typer.echo(f"error: {printable(str(error))}", err=True)
+        sys.exit(PEER_LOST)
     except SceneLiftError as error:
         typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(2)
     except _Stopped as stopped:
-        typer.echo("stopped; the same command goes on from here", err=True)
+        if not is_watched():
+            typer.echo("stopped; the same command goes on from here", err=True)
         sys.exit(128 + stopped.args[0])
 
 
-def _with_address(arguments: list[str]) -> list[str]:
-    """``--ray`` may stand without an address, which Typer has no option for."""
-    following = [*arguments[1:], "-"]
-    return [
-        "--ray=auto" if argument == "--ray" and after.startswith("-") else argument
-        for argument, after in zip(arguments, following, strict=False)
-    ]
+def _with(overrides: list[str] | None, precision: str | None) -> list[str] | None:
+    return overrides if precision is None else [*(overrides or ()), f"train.precision={precision}"]
+
+
+def _say(world: World, text: str) -> None:
+    if world.first:
+        typer.echo(text)
 
 
 @app.callback(invoke_without_command=True)  # or --version would miss a command
@@ -143,65 +161,6 @@ def demo(
         typer.echo(table_of_seeds)
 
 
-@app.command(epilog='Example: scenelift annotate my_room/ --classes "wall, floor, chair" --out run')
-def annotate(
-    data: Data,
-    out: Out,
-    classes: Classes = None,
-    teacher: Teacher = None,
-    clip: Clip = None,
-    sam: Sam = None,
-    recipe: Recipe = "cns",
-    data_recipe: DataRecipe = None,
-    preset: Preset = None,
-    set_: Set = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    cache: CacheRoot = None,
-    download: Download = False,
-    preview: Annotated[
-        int, typer.Option(min=0, help="Frames to show on OUT/preview.jpg; 8 fit a screen.")
-    ] = 0,
-    shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Only the I-th of N shares of the scenes, from 1/N.")
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="[ADDRESS]", help="By workers of a Ray cluster: auto, local, or its address."),
-    ] = None,
-    ray_workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers for --ray; one a GPU (CPUs: a machine).")
-    ] = None,
-) -> None:
-    """Run the teachers and the pairing over every frame, into the cache."""
-    from scenelift import pipeline
-    from scenelift.options import Teachers, open_session
-    from scenelift.ray_annotate import annotate_with_ray
-    from scenelift.shards import Shard, annotate_shard
-
-    if shard is not None and (ray is not None or preview):
-        raise ConfigError("--shard annotates a share alone: --ray and --preview take the whole; give either")
-    if ray_workers is not None and ray is None:
-        raise ConfigError("--ray-workers goes with --ray")
-    share = None if shard is None else Shard.parse(shard)
-    teachers = Teachers(teacher, clip, sam)
-    session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
-    )
-    pipeline.check(session)
-    if share is not None:
-        typer.echo(annotate_shard(session, share))
-        return
-    if ray is not None:
-        annotations = annotate_with_ray(session, ray, ray_workers)
-    else:
-        annotations = pipeline.annotate(session)
-    typer.echo(f"{len(annotations.scenes)} scenes annotated: {session.folder.annotations}")
-    if preview:
-        shown = pipeline.preview(session, annotations, preview)
-        typer.echo(f"{shown} frames shown: {session.folder.preview}")
-
-
 @app.command(epilog="Example: scenelift train synthetic --recipe cns --out run")
 def train(
     data: Data,
@@ -218,18 +177,35 @@ def train(
     device: Device = "auto",
     cache: CacheRoot = None,
     download: Download = False,
+    devices: Devices = None,
+    nodes: Nodes = None,
+    precision: Precision = None,
 ) -> None:
     """Train both networks; annotates first what is not annotated yet."""
+    if (world := enter(devices, nodes, device)) is None:
+        return
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
 
     teachers = Teachers(teacher, clip, sam)
     session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
+        data,
+        out,
+        recipe,
+        data_recipe,
+        classes,
+        teachers,
+        _with(set_, precision),
+        seed,
+        device,
+        cache,
+        download,
+        preset,
+        world,
     )
     pipeline.check(session)
     pair = pipeline.train(session, pipeline.annotate(session))
-    typer.echo("this recipe trains nothing" if pair is None else f"networks: {session.folder.networks}")
+    _say(world, "this recipe trains nothing" if pair is None else f"networks: {session.folder.networks}")
 
 
 @app.command(epilog="Example: scenelift evaluate run")
@@ -242,6 +218,8 @@ def evaluate(
     device: Device = "auto",
     cache: CacheRoot = None,
     download: Download = False,
+    devices: Devices = None,
+    nodes: Nodes = None,
 ) -> None:
     """Compare a run's predictions with ground truth; prints and saves mIoU and coverage."""
     from rich.console import Console
@@ -251,6 +229,8 @@ def evaluate(
     from scenelift.report import terminal_table
 
     if on is not None:
+        if (devices or 1) * (nodes or 1) > 1:
+            raise ConfigError("--devices, --nodes: --on DATA is evaluated on one device; leave them out")
         from scenelift.api import TrainedRun
         from scenelift.files import safe_name
         from scenelift.runfolder import RunFolder
@@ -265,10 +245,14 @@ def evaluate(
         return
     if set_:
         raise ConfigError("--set: a run's own configuration stays as it is; it goes with --on DATA")
-    session = reopen_session(run, device, cache, download)
+    if (world := enter(devices, nodes, device)) is None:
+        return
+    session = reopen_session(run, device, cache, download, world)
     annotations = pipeline.annotate(session)
     pair = pipeline.train(session, annotations)
     rows = [pipeline.row(session, pipeline.evaluate(session, annotations, pair))]
+    if not world.first:
+        return
     pipeline.report(session, annotations, pair, rows, session.folder, command_line())
     Console().print(terminal_table(rows))
     typer.echo(f"report: {session.folder.report}")
@@ -332,39 +316,31 @@ def fit(
     device: Device = "auto",
     cache: CacheRoot = None,
     download: Download = False,
+    devices: Devices = None,
+    nodes: Nodes = None,
+    precision: Precision = None,
 ) -> None:
     """Everything on your own capture: check, annotate, train, predict, report."""
+    if (world := enter(devices, nodes, device)) is None:
+        return
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
 
     teachers = Teachers(teacher, clip, sam)
     session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
+        data,
+        out,
+        recipe,
+        data_recipe,
+        classes,
+        teachers,
+        _with(set_, precision),
+        seed,
+        device,
+        cache,
+        download,
+        preset,
+        world,
     )
     pipeline.fit(session, command_line())
-    typer.echo(f"labels: {session.folder.predictions}\nreport: {session.folder.report}")
-
-
-@app.command(epilog="Example: scenelift weights --sam facebook/sam-vit-base --download")
-def weights(
-    recipe: Recipe = "cns",
-    data_recipe: DataRecipe = None,
-    clip: Clip = None,
-    sam: Sam = None,
-    set_: Set = None,
-    device: Device = "auto",
-    download: Download = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """List the weights that `fit` needs on your own capture: where they are, or how to fetch them."""
-    import json
-
-    from scenelift.inventory import inventory, lines, to_json
-    from scenelift.options import Teachers, resolve_config
-
-    own = ["data.source=capture", *(set_ or ())]
-    config = resolve_config(".", recipe, data_recipe, None, Teachers(None, clip, sam), own, 0, device)
-    needed = inventory(config, download)
-    typer.echo(json.dumps(to_json(needed), indent=1) if as_json else "\n".join(map(printable, lines(needed))))
-    if any(item.problem is not None for item in needed):
-        raise typer.Exit(2)
+    _say(world, f"labels: {session.folder.predictions}\nreport: {session.folder.report}")

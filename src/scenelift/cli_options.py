@@ -28,6 +28,11 @@ Download = Annotated[bool, typer.Option("--download", help="Fetch weights that a
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key, e.g. train.epochs=5.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of initialisation, order and augmentation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Devices = Annotated[
+    int | None, typer.Option(min=1, help="Devices of each host that share the work; 1, or as launched.")
+]
+Nodes = Annotated[int | None, typer.Option(min=1, help="Hosts, each started by torchrun or srun.")]
+Precision = Annotated[str | None, typer.Option(help="32-true or bf16-mixed; as --set train.precision.")]
 CacheRoot = Annotated[Path | None, typer.Option("--cache", help="Annotation cache; OUT/cache if absent.")]
 
 

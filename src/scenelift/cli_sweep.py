@@ -62,13 +62,13 @@ def sweep(
     from scenelift.device import resolve_device
     from scenelift.options import Teachers, resolve_config
     from scenelift.progress import bars
-    from scenelift.recipes import recipe_names
+    from scenelift.recipes import BENCH
     from scenelift.runs import Outcome, run_all
     from scenelift.sweep import make_plan, parse_key
     from scenelift.sweep_results import Results, write_sweep
 
-    if data == "synthetic" and data_recipe is None and "bench" in recipe_names("data"):
-        data_recipe = "bench"
+    if data == "synthetic" and data_recipe is None:
+        data_recipe = BENCH
     device, teachers = resolve_device(device), Teachers(teacher, clip, sam)
 
     def configure(recipe: str, overrides: Sequence[str]) -> Config:

@@ -60,10 +60,10 @@ def table(
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session, resolve_config
     from scenelift.progress import bars
-    from scenelift.recipes import recipe_names
+    from scenelift.recipes import BENCH
     from scenelift.runfolder import RunFolder
     from scenelift.runs import Outcome, Run, finished, run_all
-    from scenelift.summary import notes
+    from scenelift.summary import report_notes
     from scenelift.tables import REDUCED, TABLES, Setting, measure, terminal, write_table
 
     if name not in TABLES:
@@ -75,8 +75,8 @@ def table(
         wanted = wanted.only([row.strip() for row in rows.split(",") if row.strip()])
     elif reduced:
         wanted = wanted.only(REDUCED)
-    if data == "synthetic" and data_recipe is None and "bench" in recipe_names("data"):
-        data_recipe = "bench"
+    if data == "synthetic" and data_recipe is None:
+        data_recipe = BENCH
     numbers = tuple(range(seed, seed + (seeds or (1 if reduced else 3))))
     teachers, cache = Teachers(teacher, clip, sam), cache or out / "cache"
 
@@ -102,7 +102,7 @@ def table(
         classes=session.classes,
         seeds=numbers,
         command=command_line(),
-        notes=tuple(notes(session.config, True, set(judged) <= set(learned))),
+        notes=tuple(report_notes(session.config, True, set(judged) <= set(learned))),
     )
     outcomes = [outcome for run in runs if (outcome := finished(run)) is not None]
     if show:

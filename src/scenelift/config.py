@@ -225,6 +225,17 @@ class TrainConfig(Section):
     image_weight: float = Field(1.0, ge=0)
     points_weight: float = Field(1.0, ge=0)
     """Weights of the two cross-entropies, eq. 5 and 6."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """What the networks compute in: float32, or bfloat16 where autocast holds it safe; weights, statistics
+    and losses stay float32."""
+    accumulate: int = Field(1, ge=1)
+    """Parts in which each device takes the scenes of a step, one after the other, to save memory. The loss is
+    that of the whole step; batch statistics are those of each part."""
+    compile_image: bool = False
+    """Let torch.compile make the 2D network faster; needs a C++ compiler."""
+    activation_checkpointing: bool = False
+    """Forget activations inside residual blocks of both networks and compute them again: less memory for
+    about a third more time, the same gradients."""
     checkpoint_every: int = Field(200, ge=1)
     """Steps between checkpoints; stage ends are always saved."""
 

@@ -8,87 +8,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scenelift.batches import DROPOUT, LATENT, SWITCH, Batch, stream
-from scenelift.config import Config, LatentConfig
+from scenelift.batches import DROPOUT, SWITCH, Batch, stream
+from scenelift.config import Config
 from scenelift.distill import distill_distances
 from scenelift.errors import ConfigError
-from scenelift.losses import (
-    cosine_distance,
-    feature_variance,
-    fuse_cells,
-    image_cross_entropy,
-    pair_cross_entropy,
-    sample_maps,
-)
+from scenelift.latent import latent_consistency
+from scenelift.losses import image_cross_entropy, pair_cross_entropy
+from scenelift.models.memory import forget_activations
 from scenelift.models.networks import Networks, Output
-from scenelift.switching import CLIP_ONLY, Sources, draw_targets
+from scenelift.models.world_norm import synchronise
+from scenelift.step_result import StepResult as StepResult
+from scenelift.step_result import Tally
+from scenelift.switching import CLIP_ONLY, Among, Sources, Targets, draw_targets
 from scenelift.types import IGNORE
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What happened in a step.
-
-    Attributes:
-        step: its number, from 0.
-        epoch: the epoch it belongs to, from 0.
-        stage: 1 (eq. 5) or 2 (eq. 6).
-        lr: learning rate it was taken with.
-        loss: the sum that was minimised.
-        loss_image: cross-entropy of the 2D network.
-        loss_points: cross-entropy of the 3D network.
-        pairs: how many pairs had a label to learn from; 0 throughout where there are images alone.
-        loss_latent: eq. 7, ``None`` without latent consistency.
-        loss_distill: distance of both networks to the label teacher's features, ``None`` where off.
-        source_image: share of the 2D network's labels by source.
-        source_points: share of the 3D network's labels by source.
-        churn_image: share of the 2D labels that differ from the refined teacher's.
-        churn_points: the same in 3D.
-        variance_image: spread of the 2D latent features' directions; 0 = collapsed.
-        variance_points: the same in 3D.
-        variance_target: the same of the target they follow.
-        classes_image: share of each class among what the 2D network predicts, over pixels; C numbers.
-        classes_points: the same of the 3D network, over pairs; ``None`` where there are none.
-        labels_image: share of each class among the refined teacher's labels of the same pixels.
-        labels_points: the same of the same pairs. These four are rounded: a log holds one of each a step.
-        seconds: time the step took, the wait for its batch included.
-    """
-
-    step: int
-    epoch: int
-    stage: int
-    lr: float
-    loss: float
-    loss_image: float
-    loss_points: float
-    pairs: int
-    loss_latent: float | None
-    loss_distill: float | None
-    source_image: dict[str, float]
-    source_points: dict[str, float]
-    churn_image: float
-    churn_points: float
-    variance_image: float | None
-    variance_points: float | None
-    variance_target: float | None
-    classes_image: tuple[float, ...] | None
-    classes_points: tuple[float, ...] | None
-    labels_image: tuple[float, ...] | None
-    labels_points: tuple[float, ...] | None
-    seconds: float
-
-    def record(self) -> dict[str, Any]:
-        """As a plain dict, for a log."""
-        return asdict(self)
+from scenelift.world import ALONE, World
 
 
 class Trainer:
@@ -100,20 +42,34 @@ class Trainer:
         text: (C, dim) float32, unit length; on any device.
         steps_per_epoch: of the data set.
         device: where to compute.
+        world: the processes that train together; each has a trainer.
 
     Raises:
         ConfigError: no loss has a weight.
     """
 
     def __init__(
-        self, networks: Networks, config: Config, text: Tensor, steps_per_epoch: int, device: str = "cpu"
+        self,
+        networks: Networks,
+        config: Config,
+        text: Tensor,
+        steps_per_epoch: int,
+        device: str = "cpu",
+        world: World = ALONE,
     ) -> None:
         self.config = config
         self.networks = networks.to(device)
         self.text = text.to(device)
         self.device = device
+        self.world = world
         self.steps_per_epoch = steps_per_epoch
         self.step = 0
+        if not world.alone:
+            synchronise(networks, world)
+        if config.train.activation_checkpointing:
+            forget_activations(networks)
+        if config.train.compile_image:
+            networks.image.compile()
         train = config.train
         if not train.image_weight + train.points_weight + config.latent.weight + config.distill.weight:
             raise ConfigError(
@@ -145,6 +101,17 @@ class Trainer:
         """Steps before labels begin to be switched."""
         return min(self.config.train.switch_after, self.config.train.epochs) * self.steps_per_epoch
 
+    @property
+    def stage(self) -> int:
+        """Of the next step: 1 (eq. 5) or 2 (eq. 6)."""
+        return 1 if self.step < self.stage1_steps else 2
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """In which the networks run: half precision where ``train.precision`` asks for it."""
+        if self.config.train.precision == "32-true":
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16)
+
     def lr(self, step: int) -> float:
         """Learning rate of a step."""
         train = self.config.train
@@ -156,201 +123,178 @@ class Trainer:
         return train.lr * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def cotrain(trainer: Trainer, batches: Iterable[Batch]) -> Iterator[StepResult]:
+def cotrain(trainer: Trainer, batches: Iterable[Batch | Sequence[Batch]]) -> Iterator[StepResult]:
     """Take one optimiser step per batch, from ``trainer.step`` on.
 
     Args:
         trainer: advanced in place; may be saved whenever this yields.
-        batches: those of the steps from ``trainer.step`` on, in order.
+        batches: those of the steps from ``trainer.step`` on, in order: each whole, or in the parts that this
+            process owns (`scenelift.shares`), whose gradients are summed.
 
     Yields:
-        One result a step.
+        One result a step, the same in all processes.
     """
     trainer.networks.train()
     start = time.perf_counter()
     for batch in batches:
-        result = _train_step(trainer, batch.to(trainer.device), start)
+        parts = [batch] if isinstance(batch, Batch) else list(batch)
+        result = _train_step(trainer, [part.to(trainer.device) for part in parts], start)
         trainer.step += 1
         yield result
         start = time.perf_counter()
 
 
-def _train_step(trainer: Trainer, batch: Batch, start: float) -> StepResult:
-    config, networks, step = trainer.config, trainer.networks, trainer.step
-    stage = 1 if step < trainer.stage1_steps else 2
-    with _seeded(config.seed, step, trainer.device):
-        image = networks.run_images(batch.images, trainer.text)
-        points = networks.run_points(batch.coords, batch.inputs, trainer.text)
-    size = tuple(batch.labels.shape[1:])
-    full = F.interpolate(image.logits, size=size, mode="bilinear", align_corners=False)
+@dataclass(frozen=True)
+class _Scope:
+    """What a part of a step has to know of the rest.
 
-    switch = CLIP_ONLY if stage == 1 else config.switch
-    with torch.no_grad():
-        predicted = full.argmax(1), points.logits.argmax(1)
-        if stage == 2 and switch.predictions == "eval":
-            predicted = _predict_as_tested(trainer, batch)
-        classes = len(trainer.text)
-        sources = Sources(batch, *predicted, config.refine, classes)
-        targets = draw_targets(sources, batch, switch, stream(config.seed, SWITCH, step))
+    Attributes:
+        part: its number.
+        among: where its images and pairs stand among all.
+        labelled: (3,) int64 of the whole step: labelled pixels, labelled pairs, voxels that a view sees.
+        no_images: no process has an image in its part of this turn.
+        no_voxels: no process has a voxel in it.
+    """
 
-    with torch.set_grad_enabled(config.train.image_weight > 0):  # else it is only watched
-        loss_image = image_cross_entropy(full, targets.image)
-    with torch.set_grad_enabled(config.train.points_weight > 0):
-        loss_points = pair_cross_entropy(points.logits, batch.pair_voxel, targets.pairs)
-    loss = config.train.image_weight * loss_image + config.train.points_weight * loss_points
-    latent = _latent(trainer, image, points, batch)
-    if latent is not None:
-        loss = loss + config.latent.weight * latent.loss
-    distilled = None
-    if batch.distill and config.distill.weight > 0:
-        distilled = torch.stack(distill_distances(networks, image, points, batch)).sum()
-        loss = loss + config.distill.weight * distilled
+    part: int
+    among: Among
+    labelled: Tensor
+    no_images: bool
+    no_voxels: bool
 
+
+def _scopes(trainer: Trainer, parts: Sequence[Batch]) -> Sequence[_Scope | None]:
+    """One for each part; ``None`` for the only part of the only process, which is a step by itself.
+
+    What losses are divided by is counted before anything is computed. That can be done because which pixels
+    and pairs have a label depends on the draw of sources alone: a network's prediction has no gaps.
+    """
+    world = trainer.world
+    if world.alone and len(parts) == 1:
+        return [None]
+    own = torch.tensor([[len(part.images), len(part.pair_image), len(part.coords)] for part in parts])
+    sizes = world.all(own).reshape(-1, 3)
+    before = sizes.cumsum(0) - sizes
+    images, pairs, _ = sizes.sum(0).tolist()
+    first = world.rank * len(parts)
+    among = [
+        Among(int(start[0]), images, int(start[1]), pairs) for start in before[first : first + len(parts)]
+    ]
+    labelled = own.new_zeros(3)
+    for part, where in zip(parts, among, strict=True):
+        predicted = torch.zeros_like(part.labels), part.coords.new_zeros(len(part.coords)).long()
+        targets, _ = _targets(trainer, part, predicted, where)
+        seen = part.distill[2].any(1).sum() if part.distill else own.new_zeros(())
+        found = [(targets.image != IGNORE).sum(), (targets.pairs != IGNORE).sum(), seen]
+        labelled += torch.stack([value.cpu() for value in found])
+    labelled = world.sum(labelled).to(trainer.device)
+    turns = sizes.view(world.size, len(parts), 3).sum(0) == 0
+    return [
+        _Scope(first + turn, where, labelled, bool(turns[turn, 0]), bool(turns[turn, 2]))
+        for turn, where in enumerate(among)
+    ]
+
+
+def _train_step(trainer: Trainer, parts: Sequence[Batch], start: float) -> StepResult:
+    networks, step = trainer.networks, trainer.step
     trainer.optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
+    tally = Tally()
+    for part, scope in zip(parts, _scopes(trainer, parts), strict=True):
+        torch.autograd.backward(_loss(trainer, part, scope, tally))
+    parameters = [p for p in networks.parameters() if p.requires_grad]
+    trainer.world.sum_gradients(parameters)
     lr = trainer.lr(step)
     for group in trainer.optimizer.param_groups:
         group["lr"] = lr
-    if config.train.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(networks.parameters(), config.train.clip_norm)
+    if trainer.config.train.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(networks.parameters(), trainer.config.train.clip_norm)
     trainer.optimizer.step()
-    return StepResult(
+    return tally.result(
+        trainer.world,
         step=step,
         epoch=step // trainer.steps_per_epoch,
-        stage=stage,
+        stage=trainer.stage,
         lr=lr,
-        loss=float(loss.detach()),
-        loss_image=float(loss_image.detach()),
-        loss_points=float(loss_points.detach()),
-        pairs=int((targets.pairs != IGNORE).sum()),
-        loss_latent=None if latent is None else float(latent.loss.detach()),
-        loss_distill=None if distilled is None else float(distilled.detach()),
-        source_image=targets.share_image,
-        source_points=targets.share_points,
-        churn_image=targets.churn_image,
-        churn_points=targets.churn_points,
-        variance_image=None if latent is None else float(latent.variance_image),
-        variance_points=None if latent is None else float(latent.variance_points),
-        variance_target=None if latent is None else float(latent.variance_target),
-        classes_image=_class_shares(predicted[0], classes),
-        classes_points=_class_shares(predicted[1][batch.pair_voxel], classes),
-        labels_image=_class_shares(sources.on_image("clip"), classes),
-        labels_points=_class_shares(sources.on_pairs("clip"), classes),
         seconds=time.perf_counter() - start,
     )
 
 
-def _class_shares(labels: Tensor, classes: int) -> tuple[float, ...] | None:
-    """Share of each class among labels of any shape, `IGNORE` left out; ``None`` if there are none."""
-    counts = torch.bincount(labels.reshape(-1), minlength=IGNORE + 1)[:classes].tolist()
-    total = sum(counts)
-    return tuple(round(count / total, 4) for count in counts) if total else None
-
-
-def _predict_as_tested(trainer: Trainer, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(B, H, W) and (V,) labels from the networks without dropout, on their running statistics."""
-    networks = trainer.networks.eval()
-    logits = networks.run_images(batch.images, trainer.text).logits
+def _loss(trainer: Trainer, batch: Batch, scope: _Scope | None, tally: Tally) -> Tensor:
+    """The loss of a batch; of a part of a step its share, all parts' adding up to that of the step."""
+    config, networks, step = trainer.config, trainer.networks, trainer.step
+    among, labelled = (None, None) if scope is None else (scope.among, scope.labelled)
+    with _seeded(config.seed, step, trainer.device, 0 if scope is None else scope.part), trainer.autocast():
+        image, points = _outputs(trainer, batch, scope)
     size = tuple(batch.labels.shape[1:])
-    image = F.interpolate(logits, size=size, mode="bilinear", align_corners=False).argmax(1)
-    points = networks.run_points(batch.coords, batch.inputs, trainer.text).logits.argmax(1)
-    networks.train()
-    return image, points
+    full = F.interpolate(image.logits, size=size, mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        predicted = full.argmax(1), points.logits.argmax(1)
+        if trainer.stage == 2 and config.switch.predictions == "eval":
+            predicted = _predict_as_tested(trainer, batch, scope)
+        targets, sources = _targets(trainer, batch, predicted, among)
+    pixels, pairs, voxels = (None,) * 3 if labelled is None else labelled.unbind()
+    with torch.set_grad_enabled(config.train.image_weight > 0):  # else it is only watched
+        loss_image = image_cross_entropy(full, targets.image, pixels)
+    with torch.set_grad_enabled(config.train.points_weight > 0):
+        loss_points = pair_cross_entropy(points.logits, batch.pair_voxel, targets.pairs, pairs)
+    loss = config.train.image_weight * loss_image + config.train.points_weight * loss_points
+    latent = latent_consistency(networks, config, trainer.text, step, image, points, batch, among)
+    if latent is not None:
+        loss = loss + config.latent.weight * latent.loss
+        tally.add("loss_latent", latent.loss)
+        tally.add("latent_rows", latent.rows)
+        for network, directions in zip(("image", "points", "target"), latent.directions, strict=True):
+            tally.add(f"variance_{network}", directions)
+    if batch.distill and config.distill.weight > 0:
+        images = None if among is None else among.images
+        distances = distill_distances(networks, image, points, batch, images, voxels)
+        distilled = torch.stack(distances).sum()
+        loss = loss + config.distill.weight * distilled
+        tally.add("loss_distill", distilled)
+    for name, value in (("loss", loss), ("loss_image", loss_image), ("loss_points", loss_points)):
+        tally.add(name, value)
+    tally.add_targets(targets)
+    classes = len(trainer.text)
+    tally.add_classes("classes_image", predicted[0], classes)
+    tally.add_classes("classes_points", predicted[1][batch.pair_voxel], classes)
+    tally.add_classes("labels_image", sources.on_image("clip"), classes)
+    tally.add_classes("labels_points", sources.on_pairs("clip"), classes)
+    return loss
 
 
-@dataclass(frozen=True)
-class _Latent:
-    loss: Tensor
-    variance_image: Tensor
-    variance_points: Tensor
-    variance_target: Tensor
+def _outputs(trainer: Trainer, batch: Batch, scope: _Scope | None) -> tuple[Output, Output]:
+    networks, text = trainer.networks, trainer.text
+    no_images, no_voxels = (None, None) if scope is None else (scope.no_images, scope.no_voxels)
+    image = networks.run_images(batch.images, text, no_images)
+    return image, networks.run_points(batch.coords, batch.inputs, text, no_voxels)
 
 
-def _latent(trainer: Trainer, image: Output, points: Output, batch: Batch) -> _Latent | None:
-    """Eq. 7 over (a sample of) the pairs; ``None`` where it is switched off."""
-    networks, config, step = trainer.networks, trainer.config, trainer.step
-    if config.latent.weight == 0 or not batch.target_grids:
-        return None
-    rows = _some_pairs(len(batch.pair_image), config.latent, config.seed, step).to(batch.pair_image.device)
-    which = batch.pair_image[rows]
-    height, width = batch.labels.shape[1:]
-    size = batch.pair_position.new_tensor([width, height])
-    here = (torch.stack([batch.pair_col[rows], batch.pair_row[rows]], 1) + 0.5) / size
-    of_image = networks.image_latent(sample_maps(image.features, which, here))
-    of_points = networks.points_latent(points.features[batch.pair_voxel[rows]])
-    there = batch.pair_position[rows]
-    seen = [sample_maps(grid.float(), which, there) for grid in batch.target_grids]
-    seen = [F.normalize(one, dim=1) for one in seen]
-    if config.latent.group_m is not None:
-        seen = _shared_in_cells(trainer, seen, points, batch, rows, config.latent.group_m)
-    target = networks.target_latent(torch.cat(seen, dim=1))
-    return _Latent(
-        cosine_distance(of_image, target) + cosine_distance(of_points, target),
-        feature_variance(of_image),
-        feature_variance(of_points),
-        feature_variance(target),
-    )
+def _targets(
+    trainer: Trainer, batch: Batch, predicted: tuple[Tensor, Tensor], among: Among | None
+) -> tuple[Targets, Sources]:
+    """The labels of a step, given what the networks predict."""
+    config, step = trainer.config, trainer.step
+    switch = CLIP_ONLY if trainer.stage == 1 else config.switch
+    sources = Sources(batch, *predicted, config.refine, len(trainer.text))
+    return draw_targets(sources, batch, switch, stream(config.seed, SWITCH, step), among), sources
 
 
-def _shared_in_cells(
-    trainer: Trainer, seen: list[Tensor], points: Output, batch: Batch, rows: Tensor, group_m: float
-) -> list[Tensor]:
-    """One target for all pairs of a cell: CLIP2Scene's spatio-temporal consistency.
-
-    Chen et al., https://arxiv.org/abs/2301.04926, section 3.3: the features of a cell's pixels and points are
-    fused by attention, the softmax of their cosine to the text of the pixel's label (at temperature 1, as in
-    their code). Points have no mask features, so of those the pixels' are fused, with the same attention;
-    without label features there is no cosine to text, and the mean remains. Cells are those of the voxel grid
-    as it was rotated for this step, and hold the pairs that were drawn for this loss.
-
-    Args:
-        trainer: networks and text.
-        seen: (R, F) unit features of the drawn pairs' pixels, of each target.
-        points: of the 3D network.
-        batch: of the pairs.
-        rows: (R,) int64, which pairs.
-        group_m: edge of a cell in metres.
-
-    Returns:
-        As ``seen``, unit length, equal for pairs of one cell.
-    """
-    config, voxel = trainer.config, batch.pair_voxel[rows]
-    coords = batch.coords[voxel]
-    xyz = ((coords[:, 1:] + 0.5) * (config.networks.points.voxel_m / group_m)).floor().long()
-    cells, cell = torch.unique(torch.cat([coords[:, :1].long(), xyz], 1), dim=0, return_inverse=True)
-    kinds = config.latent.target.split("+")
-    score = torch.zeros(len(rows), device=rows.device)
-    if "labels" in kinds:
-        label = batch.labels[batch.pair_image[rows], batch.pair_row[rows], batch.pair_col[rows]]
-        labelled = label != IGNORE
-        text = trainer.text[torch.where(labelled, label, 0)] * labelled[:, None]
-        of_points = F.normalize(trainer.networks.points_head.embed(points.features[voxel]), dim=1)
-        if config.latent.target_map == "frozen":
-            of_points = of_points.detach()  # as the whole target side
-        score = (seen[kinds.index("labels")] * text).sum(1)
-        score_points = (of_points * text).sum(1)
-    shared = []
-    for kind, features in zip(kinds, seen, strict=True):
-        if kind == "labels":
-            both, scores = torch.cat([features, of_points]), torch.cat([score, score_points])
-            fused = fuse_cells(both, scores, cell.repeat(2), len(cells))
-        else:
-            fused = fuse_cells(features, score, cell, len(cells))
-        shared.append(F.normalize(fused, dim=1)[cell])
-    return shared
-
-
-def _some_pairs(pairs: int, config: LatentConfig, seed: int, step: int) -> Tensor:
-    if config.max_pairs is None or pairs <= config.max_pairs:
-        return torch.arange(pairs)
-    rng = stream(seed, LATENT, step)
-    return torch.from_numpy(rng.choice(pairs, config.max_pairs, replace=False, shuffle=False))
+def _predict_as_tested(trainer: Trainer, batch: Batch, scope: _Scope | None) -> tuple[Tensor, Tensor]:
+    """(B, H, W) and (V,) labels from the networks without dropout, on their running statistics."""
+    trainer.networks.eval()
+    with trainer.autocast():
+        of_images, of_points = _outputs(trainer, batch, scope)
+    size = tuple(batch.labels.shape[1:])
+    image = F.interpolate(of_images.logits, size=size, mode="bilinear", align_corners=False).argmax(1)
+    trainer.networks.train()
+    return image, of_points.logits.argmax(1)
 
 
 @contextmanager
-def _seeded(seed: int, step: int, device: str) -> Iterator[None]:
-    """Dropout of a step depends on the seed and the step alone, and leaves the caller's generator alone."""
+def _seeded(seed: int, step: int, device: str, part: int) -> Iterator[None]:
+    """Dropout depends on seed, step and part alone; the caller's generator is left alone."""
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    rng = stream(seed, DROPOUT, step, part) if part else stream(seed, DROPOUT, step)
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(stream(seed, DROPOUT, step).integers(2**62)))
+        torch.manual_seed(int(rng.integers(2**62)))
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from scenelift.errors import ConfigError
 
@@ -34,3 +35,8 @@ def network_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def wide(values: Tensor) -> Tensor:
+    """At least float32: what follows the networks is never computed in half precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

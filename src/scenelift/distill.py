@@ -15,7 +15,12 @@ from scenelift.models.networks import Networks, Output
 
 
 def distill_distances(
-    networks: Networks, image: Output, points: Output, batch: Batch
+    networks: Networks,
+    image: Output,
+    points: Output,
+    batch: Batch,
+    images: int | None = None,
+    voxels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean of 1 − cos to the teacher's features, over pixels and over voxels.
 
@@ -27,6 +32,8 @@ def distill_distances(
         image: of the 2D network, features (B, F, h, w).
         points: of the 3D network, features (V, F).
         batch: with ``distill``.
+        images: of the whole step, where this is a part of one: what is summed is divided by all.
+        voxels: of the whole step, scalar int64: those that a view sees.
 
     Returns:
         Two scalars; 0 where there are no voxels.
@@ -37,9 +44,10 @@ def distill_distances(
     wanted = sample_maps(grids.float(), which, position)
     rows = image.features.permute(0, 2, 3, 1).reshape(count * height * width, channels)
     seen = of_voxels.any(1)
+    cells = None if images is None else places.new_tensor(images * height * width)
     return (
-        cosine_distance(networks.image_head.embed(rows), wanted),
-        cosine_distance(networks.points_head.embed(points.features[seen]), of_voxels[seen]),
+        cosine_distance(networks.image_head.embed(rows), wanted, cells),
+        cosine_distance(networks.points_head.embed(points.features[seen]), of_voxels[seen], voxels),
     )
 
 

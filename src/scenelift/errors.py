@@ -9,6 +9,7 @@
     ├── CacheError            a cache entry cannot be written or read back
     ├── OutputError           a file cannot be written: disk full, read-only, a folder in its place
     └── RunError              a run folder: missing, of another run, or of another version
+        └── PeerError         another process of the same run is gone
 
 A message says what was expected, what was found, where, and what to do.
 """
@@ -38,6 +39,10 @@ class CacheError(SceneLiftError):
 
 class RunError(SceneLiftError):
     """A run folder is missing, incomplete, or belongs to another run."""
+
+
+class PeerError(RunError):
+    """Another process of a run on many devices ended before its time; the cause stands with that one."""
 
 
 class OutputError(SceneLiftError):

@@ -16,6 +16,7 @@ from scenelift.predict import Predictor
 from scenelift.progress import Progress, silent
 from scenelift.scenes import SceneSource, TruthSource
 from scenelift.types import IGNORE, U8
+from scenelift.world import ALONE, World
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +80,12 @@ def evaluate(
     predictor: Predictor,
     *,
     progress: Progress = silent,
+    world: World = ALONE,
 ) -> Evaluation:
     """Predict every annotated frame and point of these scenes, and count.
+
+    Several processes share the scenes; each gets the whole result, which is that of one process, count for
+    count.
 
     Args:
         source: scenes with ground truth.
@@ -88,6 +93,7 @@ def evaluate(
         classes: those the predictor knows; ground truth of other classes is ignored.
         predictor: answers for scenes.
         progress: told after each scene.
+        world: the processes that evaluate together.
 
     Raises:
         DataError: there is no ground truth.
@@ -99,8 +105,9 @@ def evaluate(
         raise DataError("evaluate: there is no ground truth here to compare with; use `scenelift predict`")
     to_run = run_ids(truth, classes)
     scenes: dict[str, tuple[Confusion, Confusion]] = {}
-    with progress("evaluate", len(names), 0) as advance:
-        for name in names:
+    own = names[world.rank :: world.size]
+    with progress("evaluate", len(own), 0) as advance:
+        for name in own:
             in_2d, in_3d = scenes[name] = Confusion(len(classes)), Confusion(len(classes))
             scene = source.scene(name)
             if predictor.can_label(scene) and (points := truth.scene(name)) is not None:
@@ -111,10 +118,23 @@ def evaluate(
             for frame, prediction in predictor.frames(annotated):
                 in_2d.update(prediction.labels, to_run[pixels[frame].labels])
             advance(name)
+    if not world.alone:
+        scenes = _of_all(scenes, names, len(classes), world)
     total_2d, total_3d = Confusion(len(classes)), Confusion(len(classes))
     for in_2d, in_3d in scenes.values():
         total_2d, total_3d = total_2d.merge(in_2d), total_3d.merge(in_3d)
     return Evaluation(total_2d, total_3d, time.perf_counter() - start, scenes)
+
+
+def _of_all(
+    own: Mapping[str, tuple[Confusion, Confusion]], names: Sequence[str], classes: int, world: World
+) -> dict[str, tuple[Confusion, Confusion]]:
+    """The confusions of all processes' scenes, in the order of ``names``."""
+    found: dict[str, list[list[list[int]]]] = {}
+    for told in world.gather({name: [_sparse(one) for one in pair] for name, pair in own.items()}):
+        found.update(told)
+    dense = {name: [_dense(lists, classes) for lists in found[name]] for name in names}
+    return {name: (in_2d, in_3d) for name, (in_2d, in_3d) in dense.items()}
 
 
 def run_ids(truth: TruthSource, classes: ClassTable) -> U8:

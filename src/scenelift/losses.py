@@ -6,26 +6,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from scenelift.device import wide
 from scenelift.types import IGNORE
 
 
-def image_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def image_cross_entropy(logits: Tensor, labels: Tensor, count: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of an image network, eq. 5 and 6.
 
     Args:
         logits: (B, C, h, w) at the network's stride; brought to the labels' size bilinearly.
         labels: (B, H, W) int64, `IGNORE` where there is none.
+        count: what to divide by where these are a part of a step's images: the labelled pixels of all.
 
     Returns:
         Scalar; 0 when no pixel has a label.
     """
     if logits.shape[2:] != labels.shape[1:]:
         logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp(min=1)
+    total = F.cross_entropy(wide(logits), labels, ignore_index=IGNORE, reduction="sum")
+    return total / ((labels != IGNORE).sum() if count is None else count).clamp(min=1)
 
 
-def pair_cross_entropy(logits: Tensor, pair_voxel: Tensor, pair_labels: Tensor) -> Tensor:
+def pair_cross_entropy(
+    logits: Tensor, pair_voxel: Tensor, pair_labels: Tensor, count: Tensor | None = None
+) -> Tensor:
     """Mean cross-entropy of a point network over pairs, eq. 5 and 6.
 
     A point that several views see, or a voxel that holds several points, meets each label once. The sum
@@ -36,6 +40,7 @@ def pair_cross_entropy(logits: Tensor, pair_voxel: Tensor, pair_labels: Tensor) 
         logits: (V, C).
         pair_voxel: (P,) int64, the voxel of each pair.
         pair_labels: (P,) int64, `IGNORE` where there is none.
+        count: what to divide by where these are a part of a step's pairs: the labelled pairs of all.
 
     Returns:
         Scalar; 0 when no pair has a label.
@@ -44,15 +49,20 @@ def pair_cross_entropy(logits: Tensor, pair_voxel: Tensor, pair_labels: Tensor) 
     valid = pair_labels != IGNORE
     cells = torch.where(valid, pair_voxel * classes + pair_labels, voxels * classes)
     counts = torch.bincount(cells, minlength=voxels * classes + 1)[:-1].view(voxels, classes)
-    log_probability = F.log_softmax(logits.float(), dim=1)
-    return -(counts.to(log_probability.dtype) * log_probability).sum() / counts.sum().clamp(min=1)
+    log_probability = F.log_softmax(wide(logits), dim=1)
+    total = (counts.to(log_probability.dtype) * log_probability).sum()
+    return -total / (counts.sum() if count is None else count).clamp(min=1)
 
 
-def cosine_distance(features: Tensor, target: Tensor) -> Tensor:
-    """Mean of 1 − cos over rows, one half of eq. 7; 0 for no rows. Both (P, K)."""
+def cosine_distance(features: Tensor, target: Tensor, count: Tensor | None = None) -> Tensor:
+    """Mean of 1 − cos over rows, one half of eq. 7; 0 for no rows. Both (P, K).
+
+    ``count`` is what to divide by where these are a part of a step's rows: how many all are.
+    """
     if not len(features):
         return features.sum()
-    return (1.0 - F.cosine_similarity(features.float(), target.float(), dim=1)).mean()
+    distance = 1.0 - F.cosine_similarity(wide(features), wide(target), dim=1)
+    return distance.mean() if count is None else distance.sum() / count.clamp(min=1)
 
 
 def fuse_cells(features: Tensor, scores: Tensor, cell: Tensor, num_cells: int) -> Tensor:
@@ -82,10 +92,19 @@ def feature_variance(features: Tensor) -> Tensor:
     Args:
         features: (P, K).
     """
-    if not len(features):
-        return features.new_zeros(())
-    variance = 1.0 - F.normalize(features.detach().float(), dim=1).mean(0).square().sum()
-    return variance.clamp(min=0.0)  # rounding may put it just below
+    return variance_of(sum_of_directions(features), len(features))
+
+
+def sum_of_directions(features: Tensor) -> Tensor:
+    """(K,) float32 sum of the rows of (P, K) features, each brought to unit length; additive."""
+    return F.normalize(features.detach().float(), dim=1).sum(0)
+
+
+def variance_of(total: Tensor, rows: int) -> Tensor:
+    """`feature_variance` of ``rows`` features from their `sum_of_directions`, (K,); 0 for none."""
+    if not rows:
+        return total.new_zeros(())
+    return (1.0 - (total / rows).square().sum()).clamp(min=0.0)  # rounding may put it just below
 
 
 def share_of_image(pixel_uv: Tensor, height: int, width: int) -> Tensor:

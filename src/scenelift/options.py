@@ -11,12 +11,13 @@ from scenelift.config import Config
 from scenelift.device import resolve_device
 from scenelift.errors import ConfigError, DataError, RunError
 from scenelift.pipeline import Session
-from scenelift.progress import bars
+from scenelift.progress import bars, silent
 from scenelift.recipes import load, load_resolved, recipe_names
 from scenelift.runfolder import RunFolder
 from scenelift.scenes.detect import detect_source
 from scenelift.scenes.registry import SOURCES
 from scenelift.teachers.registry import LABEL_TEACHERS, MASK_TEACHERS
+from scenelift.world import ALONE, World
 
 
 class Teachers(NamedTuple):
@@ -140,6 +141,7 @@ def open_session(
     cache: Path | None,
     download: bool,
     preset: str | None = None,
+    world: World = ALONE,
 ) -> Session:
     """A new session, or one that goes on; arguments as for `resolve_config` and `Session`.
 
@@ -149,7 +151,7 @@ def open_session(
     """
     config = resolve_config(data, recipe, data_recipe, classes, teachers, overrides, seed, device, preset)
     cache = cache or out / "cache"
-    session = Session(config, RunFolder(out), cache, resolve_device(device), bars, download=download)
+    session = _session(config, RunFolder(out), cache, device, download, world)
     if not session.names("train") or not session.classes:
         apart = len(session.source.names("val"))
         raise DataError(
@@ -173,7 +175,9 @@ def session_elsewhere(trained: TrainedRun, target: Config, folder: RunFolder, de
     return Session(config, folder, folder.cache, resolve_device(device), bars)
 
 
-def reopen_session(run: Path, device: str, cache: Path | None, download: bool) -> Session:
+def reopen_session(
+    run: Path, device: str, cache: Path | None, download: bool, world: World = ALONE
+) -> Session:
     """The session of a run that was begun earlier; its configuration names its teachers.
 
     Raises:
@@ -183,4 +187,12 @@ def reopen_session(run: Path, device: str, cache: Path | None, download: bool) -
     if not folder.config.is_file():
         raise RunError(f"run {run}: expected a folder with config.yaml, found none; give the --out of a run")
     config = load_resolved(folder.config)
-    return Session(config, folder, cache or folder.cache, resolve_device(device), bars, download=download)
+    return _session(config, folder, cache or folder.cache, device, download, world)
+
+
+def _session(
+    config: Config, folder: RunFolder, cache: Path, device: str, download: bool, world: World
+) -> Session:
+    """Of one of the processes of ``world``; the first shows progress."""
+    own = resolve_device(device) if world.alone else world.device
+    return Session(config, folder, cache, own, bars if world.first else silent, None, download, world)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,7 +21,7 @@ from scenelift import annotate as annotating
 from scenelift import checkpoint
 from scenelift import evaluate as evaluating
 from scenelift.annotations import Annotations
-from scenelift.batches import batches, steps_per_epoch
+from scenelift.batches import steps_per_epoch
 from scenelift.cache import Cache, Key, cache_key
 from scenelift.check import CheckReport, check_source, raise_if_bad
 from scenelift.classes import ClassTable
@@ -36,16 +36,18 @@ from scenelift.models.image import fetch_weights
 from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor
 from scenelift.predictions import write_predictions
-from scenelift.preview import write_preview
 from scenelift.progress import Progress, silent
 from scenelift.report import ReportData, ReportRow, results_json, write_report
+from scenelift.resume import resume
 from scenelift.runfolder import RunFolder
 from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
+from scenelift.shares import share_of, shared_batches
 from scenelift.store import SceneStore
-from scenelift.summary import notes, pictures, report_row
+from scenelift.summary import pictures, report_notes, report_row
 from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.teachers.registry import open_teachers
+from scenelift.world import ALONE, World
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Session:
         opened: the data set, when another session has opened it already.
         download: may weights be fetched that are not on this machine? No part of the configuration: a run is
             the same with and without.
+        world: the processes that work on the run together, each with a session; the first writes its files.
     """
 
     config: Config
@@ -72,6 +75,7 @@ class Session:
     progress: Progress = silent
     opened: SceneSource | None = None
     download: bool = False
+    world: World = ALONE
 
     @cached_property
     def cache(self) -> Cache:
@@ -122,7 +126,10 @@ def annotate(session: Session) -> Annotations:
         RunError: the folder holds another run, or files that are not ours.
     """
     teachers = teachers_of(session)
-    session.folder.claim(session.config)  # not before: a wrong option leaves no folder its correction meets
+    if trains(session.config) and not session.folder.networks.is_file():
+        share_of(session.config, session.world)  # complains before hours of work
+    # not before: a wrong option leaves no folder that its correction meets
+    session.world.first_does(lambda: session.folder.claim(session.config))
     names = session.names("train", "val")
     return keep_annotations(session, annotate_scenes(session, teachers, names, session.progress))
 
@@ -153,7 +160,7 @@ def annotate_scenes(
 
 def keep_annotations(session: Session, annotations: Annotations) -> Annotations:
     """Save the index to all scenes; fuse features over views where the recipe wants them."""
-    annotations.save(session.folder.annotations)
+    session.world.first_does(lambda: annotations.save(session.folder.annotations))
     if fused := names_to_fuse(session):
         fuse(annotations, session.source, fused, session.progress)
     return annotations
@@ -166,12 +173,6 @@ def names_to_fuse(session: Session) -> tuple[str, ...]:
     answers = config.predict.source in ("fusion", "fusion+networks")
     splits = [split for split, wanted in (("train", learns), ("val", answers)) if wanted]
     return session.names(*splits) if splits else ()
-
-
-def preview(session: Session, annotations: Annotations, number: int) -> int:
-    """Draw a contact sheet of ``number`` frames; returns how many there were to show."""
-    names = session.names("train", "val")
-    return write_preview(session.folder.preview, session.source, names, session.classes, annotations, number)
 
 
 def trains(config: Config) -> bool:
@@ -204,26 +205,30 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
             knows_points = about.get("knows_points", True)
             return NetworkPair(networks, text, config, session.device, digest, knows_points)
     steps = steps_per_epoch(config, len(store.names))
-    trainer = Trainer(networks, config, text, steps, session.device)
-    stage1 = cache_key("stage1", of=_digest(config, annotations, names, STAGE1, start))
-    records = _restore(session, trainer, digest, stage1)
+    world = session.world
+    trainer = Trainer(networks, config, text, steps, session.device, world)
+    stage1 = stage1_key(session, annotations, start)
+    records = resume(folder, session.cache, trainer, digest, stage1)
     first, total = trainer.step, trainer.total_steps
     monitor = Monitor()
     for record in records:  # what an earlier start was told of is not told again
         monitor.add(record)
     ahead = 0 if session.device == "cpu" else 2
-    with session.progress("train", total, first) as advance, folder.log.open("a", encoding="utf-8") as log:
-        for result in cotrain(trainer, batches(store, config, first, total, ahead)):
+    drawn = shared_batches(store, config, share_of(config, world), first, total, ahead)
+    log_file = folder.log if world.first else Path(os.devnull)
+    with session.progress("train", total, first) as advance, log_file.open("a", encoding="utf-8") as log:
+        for result in cotrain(trainer, drawn):
             records.append(result.record())
             log.write(json.dumps(records[-1]) + "\n")
             found = monitor.add(records[-1])
             for collapse in found + (monitor.end() if trainer.step == total else []):
                 words = collapse.words(session.classes.names)
                 _log.warning("%s, seed %d: %s", config.recipe, config.seed, words)
-            if trainer.step == trainer.stage1_steps and trainer.step < total:
+            if world.first and trainer.step == trainer.stage1_steps and trainer.step < total:
                 arrays = {key: value.numpy() for key, value in checkpoint.pack(trainer).items()}
                 session.cache.put(stage1, arrays, {"log": json.dumps(records)})
-            if trainer.step % config.train.checkpoint_every == 0 or trainer.step == total:
+            due = trainer.step % config.train.checkpoint_every == 0 or trainer.step == total
+            if world.first and due:
                 log.flush()
                 checkpoint.save_training(folder.checkpoint, trainer, digest)
             advance(f"loss {result.loss:.2f}")
@@ -237,7 +242,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
         "colors": session.classes.colors.tolist(),
         "target_dim": target_dim,
     }
-    checkpoint.save_networks(folder.networks, networks, text, about)
+    world.first_does(lambda: checkpoint.save_networks(folder.networks, networks, text, about))
     return NetworkPair(networks, text, config, session.device, digest, knows_points)
 
 
@@ -260,19 +265,10 @@ def _digest(
     return state.hexdigest()
 
 
-def _restore(session: Session, trainer: Trainer, digest: str, stage1: Key) -> list[dict[str, Any]]:
-    """Put the trainer where an earlier start, or a run with the same stage 1, has come to; return its log."""
-    folder, records = session.folder, []
-    step = checkpoint.training_step(folder.checkpoint, digest)
-    if step is not None:
-        checkpoint.load_training(folder.checkpoint, trainer, digest)
-        records = folder.read_log()[:step]
-    elif trainer.stage1_steps < trainer.total_steps and (entry := session.cache.get(stage1)) is not None:
-        tensors = {key: torch.from_numpy(value) for key, value in entry.arrays.items()}
-        checkpoint.unpack(trainer, tensors, f"cache entry {stage1}")
-        records = json.loads(str(entry.meta["log"]))
-    folder.write_log(records)
-    return records
+def stage1_key(session: Session, annotations: Annotations, start: str) -> Key:
+    """Where the cache holds the end of stage 1; ``start`` is the fingerprint of the untrained networks."""
+    of = _digest(session.config, annotations, session.names("train"), STAGE1, start)
+    return cache_key("stage1", of=of)
 
 
 def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | None) -> Evaluation:
@@ -285,9 +281,10 @@ def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | Non
             return Evaluation.from_json(tree)
     predictor = Predictor(session.config, pair, annotations)
     evaluation = evaluating.evaluate(
-        session.source, names, session.classes, predictor, progress=session.progress
+        session.source, names, session.classes, predictor, progress=session.progress, world=session.world
     )
-    write_json(folder.evaluation, {"version": EVALUATION_VERSION, "digest": digest, **evaluation.to_json()})
+    tree = {"version": EVALUATION_VERSION, "digest": digest, **evaluation.to_json()}
+    session.world.first_does(lambda: write_json(folder.evaluation, tree))
     return evaluation
 
 
@@ -318,9 +315,12 @@ def fit(session: Session, command: str) -> None:
     check(session)
     annotations = annotate(session)
     pair = train(session, annotations)
-    shares = predict(session, annotations, pair, session.folder.predictions)
     has_truth = session.source.truth is not None
-    rows = [row(session, evaluate(session, annotations, pair) if has_truth else None)]
+    evaluation = evaluate(session, annotations, pair) if has_truth else None
+    if not session.world.first:
+        return
+    shares = predict(session, annotations, pair, session.folder.predictions)
+    rows = [row(session, evaluation)]
     report(session, annotations, pair, rows, session.folder, command, None if has_truth else shares)
 
 
@@ -383,7 +383,7 @@ def report(
             rows=rows,
             pictures_2d=in_2d,
             pictures_3d=in_3d,
-            notes=notes(config, has_truth, set(shown) <= set(session.names("train"))),
+            notes=report_notes(config, has_truth, set(shown) <= set(session.names("train"))),
             config_yaml=config.to_yaml(),
             has_truth=has_truth,
             label_shares=label_shares,

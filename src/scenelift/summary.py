@@ -177,7 +177,7 @@ def _mask_colors(ids: U16) -> U8:
     return palette[np.where(ids == 0, 0, 1 + ids.astype(np.int64) * 31 % 97)]
 
 
-def notes(config: Config, has_truth: bool, nothing_apart: bool) -> list[str]:
+def report_notes(config: Config, has_truth: bool, nothing_apart: bool) -> list[str]:
     """What a reader of the figures has to know."""
     notes = ["No label was used in training; the networks shown are those of the last step."]
     if config.teachers.labels.kind == "simulated":

@@ -51,7 +51,7 @@ class TextHead(nn.Module):
         batch, channels, height, width = features.shape
         rows = features.permute(0, 2, 3, 1).reshape(-1, channels)
         logits: Tensor = self(rows, text)
-        return logits.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        return logits.view(batch, height, width, logits.shape[1]).permute(0, 3, 1, 2)
 
 
 class FrozenMap(nn.Module):

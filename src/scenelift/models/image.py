@@ -61,7 +61,8 @@ class _DeepLabBody(nn.Module):
         self.aspp = nn.Sequential(*list(network.classifier)[:-1])
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.training and len(images) < 2:  # one pooled value a channel has no variance to normalise by
+        # one pooled value a channel has no variance to normalise by; `WorldBatchNorm` counts all processes'
+        if self.training and len(images) < 2 and any(type(m) is nn.BatchNorm2d for m in self.aspp.modules()):
             raise ConfigError(
                 "train: DeepLabV3 expects at least 2 images in a step, found 1; raise train.scenes_per_step "
                 "or train.frames_per_scene, or choose networks.image.name=small"
@@ -77,7 +78,9 @@ def _conv(c_in: int, c_out: int, *, stride: int = 1, dilation: int = 1, kernel: 
     )
 
 
-class _Residual(nn.Module):
+class ImageResidual(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut, at one width."""
+
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
         self.first = _conv(channels, channels, dilation=dilation)
@@ -86,6 +89,7 @@ class _Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, h, w) to the same shape."""
         return F.relu(x + self.second(self.first(x)))
 
 
@@ -95,9 +99,9 @@ class _SmallBody(nn.Module):
     def __init__(self, width: int = 32, out_channels: int = 64) -> None:
         super().__init__()
         self.stem = nn.Sequential(_conv(3, width // 2, stride=2), _conv(width // 2, width, stride=2))
-        self.fine = _Residual(width, 1)
+        self.fine = ImageResidual(width, 1)
         self.down = _conv(width, 2 * width, stride=2)
-        self.deep = nn.Sequential(*(_Residual(2 * width, dilation) for dilation in (1, 2, 4)))
+        self.deep = nn.Sequential(*(ImageResidual(2 * width, dilation) for dilation in (1, 2, 4)))
         self.context = nn.Conv2d(2 * width, 2 * width, 1)
         self.fuse = _conv(3 * width, out_channels)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.config import LatentConfig, NetworksConfig
+from scenelift.device import wide
 from scenelift.models.heads import FrozenMap, TextHead
 from scenelift.models.image import build_image_network
 from scenelift.models.points import build_point_network
@@ -57,15 +58,25 @@ class Networks(nn.Module):
                     else nn.Linear(target_dim, latent.dim)
                 )
 
-    def run_images(self, images: Tensor, text: Tensor) -> Output:
-        """Features and logits of (B, 3, H, W) images in [0, 1], both at the network's own stride."""
-        features = self.image(images)
-        return Output(features, self.image_head.forward_map(features, text))
+    def run_images(self, images: Tensor, text: Tensor, none: bool | None = None) -> Output:
+        """Features and logits of (B, 3, H, W) images in [0, 1], both at the network's own stride.
 
-    def run_points(self, coords: Tensor, inputs: Tensor, text: Tensor) -> Output:
-        """Features and logits of (V, 4) voxels with (V, C_in) inputs; no voxels have none of either."""
-        if not len(coords):  # images alone: batch normalisation could not make anything of it
+        Args:
+            images: B may be 0 where processes compute together: each has to take part.
+            text: (C, dim).
+            none: that no process has an image, so that there is nothing to compute.
+        """
+        none_of_it = images.new_zeros(0, self.image.out_channels, 1, 1)
+        features = none_of_it if none else wide(self.image(images))
+        return Output(features, wide(self.image_head.forward_map(features, text)))
+
+    def run_points(self, coords: Tensor, inputs: Tensor, text: Tensor, none: bool | None = None) -> Output:
+        """Features and logits of (V, 4) voxels with (V, C_in) inputs; no voxels have none of either.
+
+        ``none`` as for `run_images`; ``None`` = as these are.
+        """
+        if not len(coords) if none is None else none:  # images alone: nothing to normalise
             features = inputs.new_zeros(0, self.points.out_channels)
         else:
-            features = self.points(coords, inputs)
-        return Output(features, self.points_head(features, text))
+            features = wide(self.points(coords, inputs))
+        return Output(features, wide(self.points_head(features, text)))

@@ -22,6 +22,9 @@ from scenelift.errors import ConfigError
 METHODS = ("methods", "ablations", "readings")
 """Groups of recipes that say what is trained."""
 
+BENCH = "bench"
+"""Data recipe of the noise bench: the generated rooms of tables and sweeps."""
+
 
 def recipe_names(group: str) -> list[str]:
     """Names of the shipped recipes of a group: one of `METHODS`, ``"presets"`` or ``"data"``."""
