@@ -20,7 +20,8 @@ ASSUMPTIONS = (
     "every frame costs what a frame of the probe cost, and every step what a measured one did for each image",
     "annotation scales perfectly: one process a device, none waits for data, disk or another",
     "reading and encoding run in threads beside the networks; opening scenes and pairing between them",
-    "training is counted on one device, though it may share its steps among more; evaluation and reports are not counted",
+    "training is counted on one device, though more may share its steps",
+    "evaluation and reports are not counted",
     "a cache entry takes the bytes of its file, without the file system's own",
 )
 NETWORKS = ("opening", "label teacher", "mask teacher", "pairing", "fusion")
