@@ -27,7 +27,7 @@ from scenelift.teachers import registry
 from scenelift.types import F16, F32, Frame, Masks
 
 COMMANDS = [
-    "demo", "check", "annotate", "train", "evaluate", "predict", "export", "fit", "weights", "table",
+    "demo", "check", "plan", "annotate", "train", "evaluate", "predict", "export", "fit", "weights", "table",
     "cache ls", "cache verify", "cache prune",
 ]  # fmt: skip
 NAMES = "wall, floor, box / crate"

@@ -34,6 +34,9 @@ from scenelift.types import F16, F32, Frames, Masks, Pairs, Scene
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often frames that other processes are working on are looked for."""
+PATIENCE_S = 600.0
+"""How long none of them may be finished before they are done here too. A machine that died can hold its locks
+on a network file system for good; a frame that is done twice comes out the same."""
 
 _log = logging.getLogger(__name__)
 
@@ -205,11 +208,11 @@ class _Run:
 
     # --- the networks --------------------------------------------------------------------------------
 
-    def _offer(self, job: Job) -> None:
+    def _offer(self, job: Job, wait: bool = True) -> None:
         """Do what is missing of a frame, with the rest of a batch; later, if another process does it."""
         if not job.missing:
             self._finish(job)
-        elif not self._claims.take(job.image):
+        elif not self._claims.take(job.image, force=not wait):
             job.rest()
             self._deferred.append(job)
         else:
@@ -220,17 +223,20 @@ class _Run:
 
     def _come_back(self) -> None:
         """Finish what is left, and look after the frames that others have claimed until all are done."""
-        told = False
+        told, since_s = False, time.monotonic()
         while True:
             self._ask_teachers()
             self._writers.finish()
             if not self._deferred:
                 return
             waiting, self._deferred = self._deferred, []
+            impatient = time.monotonic() - since_s > PATIENCE_S
             for job in waiting:
                 job.missing = self._answers.missing(job.keys)
-                self._offer(job)
-            if len(self._deferred) == len(waiting):
+                self._offer(job, wait=not impatient)
+            if len(self._deferred) < len(waiting):
+                since_s = time.monotonic()
+            else:
                 if not told:
                     _log.warning("waiting for %d frames that other processes are working on", len(waiting))
                 told = True

@@ -41,10 +41,14 @@ class Claims:
         for slot in list(self._held):
             self._release(slot)
 
-    def take(self, digest: str) -> bool:
+    def take(self, digest: str, force: bool = False) -> bool:
         """Claim the work of this hex digest; whether it is ours.
 
         False also while we hold it already, or another work in its slot: come back later.
+
+        Args:
+            digest: of the work.
+            force: whoever else holds it is taken for dead, and what it holds is not waited for.
         """
         slot = digest[:3]
         if slot in self._held:
@@ -55,7 +59,9 @@ class Claims:
             self._folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            return False
+            if force:
+                self._held[slot] = None
+            return force
         except (OSError, NotImplementedError) as error:
             self._warn(error)
             self._held[slot] = None

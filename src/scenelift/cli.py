@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scenelift import cli_cache, cli_data, cli_sweep, cli_tables
+from scenelift import cli_annotate, cli_cache, cli_data, cli_plan, cli_sweep, cli_tables
 from scenelift.cli_data import Data, printable
 from scenelift.cli_options import (
     CacheRoot,
@@ -48,6 +48,13 @@ app.command("check", epilog="Example: scenelift check /data/scannet --out check"
 app.command("import", epilog="Example: scenelift import polycam_export/ --as capture --out my_room")(
     cli_data.import_
 )
+app.command(
+    "annotate", epilog='Example: scenelift annotate my_room/ --classes "wall, floor, chair" --out run'
+)(cli_annotate.annotate)
+app.command("weights", epilog="Example: scenelift weights --sam facebook/sam-vit-base --download")(
+    cli_annotate.weights
+)
+app.command("plan", epilog="Example: scenelift plan /data/scannet --gpus 8")(cli_plan.plan)
 app.command("table", epilog="Example: scenelift table table2 --data synthetic --seeds 3 --out tables")(
     cli_tables.table
 )
@@ -76,6 +83,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    sys.argv[1:] = cli_annotate.with_address(sys.argv[1:])
     try:
         app()
     except PeerError as error:
@@ -151,42 +159,6 @@ def demo(
         table_of_seeds = spread(rows)
         atomic_write(out / "spread.md", table_of_seeds.encode())
         typer.echo(table_of_seeds)
-
-
-@app.command(epilog='Example: scenelift annotate my_room/ --classes "wall, floor, chair" --out run')
-def annotate(
-    data: Data,
-    out: Out,
-    classes: Classes = None,
-    teacher: Teacher = None,
-    clip: Clip = None,
-    sam: Sam = None,
-    recipe: Recipe = "cns",
-    data_recipe: DataRecipe = None,
-    preset: Preset = None,
-    set_: Set = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    cache: CacheRoot = None,
-    download: Download = False,
-    preview: Annotated[
-        int, typer.Option(min=0, help="Frames to show on OUT/preview.jpg; 8 fit a screen.")
-    ] = 0,
-) -> None:
-    """Run the teachers and the pairing over every frame, into the cache."""
-    from scenelift import pipeline
-    from scenelift.options import Teachers, open_session
-
-    teachers = Teachers(teacher, clip, sam)
-    session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
-    )
-    pipeline.check(session)
-    annotations = pipeline.annotate(session)
-    typer.echo(f"{len(annotations.scenes)} scenes annotated: {session.folder.annotations}")
-    if preview:
-        shown = pipeline.preview(session, annotations, preview)
-        typer.echo(f"{shown} frames shown: {session.folder.preview}")
 
 
 @app.command(epilog="Example: scenelift train synthetic --recipe cns --out run")
@@ -372,28 +344,3 @@ def fit(
     )
     pipeline.fit(session, command_line())
     _say(world, f"labels: {session.folder.predictions}\nreport: {session.folder.report}")
-
-
-@app.command(epilog="Example: scenelift weights --sam facebook/sam-vit-base --download")
-def weights(
-    recipe: Recipe = "cns",
-    data_recipe: DataRecipe = None,
-    clip: Clip = None,
-    sam: Sam = None,
-    set_: Set = None,
-    device: Device = "auto",
-    download: Download = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """List the weights that `fit` needs on your own capture: where they are, or how to fetch them."""
-    import json
-
-    from scenelift.inventory import inventory, lines, to_json
-    from scenelift.options import Teachers, resolve_config
-
-    own = ["data.source=capture", *(set_ or ())]
-    config = resolve_config(".", recipe, data_recipe, None, Teachers(None, clip, sam), own, 0, device)
-    needed = inventory(config, download)
-    typer.echo(json.dumps(to_json(needed), indent=1) if as_json else "\n".join(map(printable, lines(needed))))
-    if any(item.problem is not None for item in needed):
-        raise typer.Exit(2)

@@ -36,7 +36,6 @@ from scenelift.models.image import fetch_weights
 from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor
 from scenelift.predictions import write_predictions
-from scenelift.preview import write_preview
 from scenelift.progress import Progress, silent
 from scenelift.report import ReportData, ReportRow, results_json, write_report
 from scenelift.resume import resume
@@ -46,6 +45,7 @@ from scenelift.scenes.registry import open_source
 from scenelift.shares import share_of, shared_batches
 from scenelift.store import SceneStore
 from scenelift.summary import pictures, report_notes, report_row
+from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.teachers.registry import open_teachers
 from scenelift.world import ALONE, World
 
@@ -125,44 +125,54 @@ def annotate(session: Session) -> Annotations:
     Raises:
         RunError: the folder holds another run, or files that are not ours.
     """
-    config = session.config
-    teachers = open_teachers(config.teachers, session.source.truth, session.device, session.download)
-    if trains(config) and not session.folder.networks.is_file():
-        share_of(config, session.world)  # complains before hours of work
-    session.world.first_does(
-        lambda: session.folder.claim(config)
-    )  # not before: a wrong option leaves no folder that its correction meets
-    annotations = annotating.annotate(
+    teachers = teachers_of(session)
+    if trains(session.config) and not session.folder.networks.is_file():
+        share_of(session.config, session.world)  # complains before hours of work
+    # not before: a wrong option leaves no folder that its correction meets
+    session.world.first_does(lambda: session.folder.claim(session.config))
+    names = session.names("train", "val")
+    return keep_annotations(session, annotate_scenes(session, teachers, names, session.progress))
+
+
+def teachers_of(session: Session) -> tuple[LabelTeacher, MaskTeacher]:
+    """The teachers, loaded. Raises `WeightsError` if their weights are not there."""
+    config = session.config.teachers
+    return open_teachers(config, session.source.truth, session.device, session.download)
+
+
+def annotate_scenes(
+    session: Session, teachers: tuple[LabelTeacher, MaskTeacher], names: Sequence[str], progress: Progress
+) -> Annotations:
+    """Teachers' answers and pairs of these scenes, into the cache; the run's folder is left alone."""
+    return annotating.annotate(
         session.source,
-        session.names("train", "val"),
+        names,
         session.classes,
         *teachers,
-        config.pairing,
+        session.config.pairing,
         session.cache,
-        pseudo=config.pseudo_labels,
-        features=config.latent.features,
+        pseudo=session.config.pseudo_labels,
+        features=session.config.latent.features,
         device=session.device,
-        progress=session.progress,
+        progress=progress,
     )
+
+
+def keep_annotations(session: Session, annotations: Annotations) -> Annotations:
+    """Save the index to all scenes; fuse features over views where the recipe wants them."""
     session.world.first_does(lambda: annotations.save(session.folder.annotations))
-    if fused := _names_to_fuse(session):
+    if fused := names_to_fuse(session):
         fuse(annotations, session.source, fused, session.progress)
     return annotations
 
 
-def _names_to_fuse(session: Session) -> tuple[str, ...]:
+def names_to_fuse(session: Session) -> tuple[str, ...]:
     """Scenes whose points get features fused over views: to be distilled, or to answer."""
     config = session.config
     learns = trains(config) and config.distill.weight > 0
     answers = config.predict.source in ("fusion", "fusion+networks")
     splits = [split for split, wanted in (("train", learns), ("val", answers)) if wanted]
     return session.names(*splits) if splits else ()
-
-
-def preview(session: Session, annotations: Annotations, number: int) -> int:
-    """Draw a contact sheet of ``number`` frames; returns how many there were to show."""
-    names = session.names("train", "val")
-    return write_preview(session.folder.preview, session.source, names, session.classes, annotations, number)
 
 
 def trains(config: Config) -> bool:

@@ -327,11 +327,11 @@ def _work(connection: Connection, cache_root: Path, device: str, jobs: int, down
             return
         data = run.config.digest("data")
         try:
-            _reset_peak(device)
+            reset_peak(device)
             progress = _percent(connection, os.getppid())
             done = carry_out(run, cache_root, device, progress, opened.get(data), twin, download)
             opened[data] = done.session.source
-            write_json(run.folder.cost, {"peak_bytes": _peak_bytes(device), "device": device})
+            write_json(run.folder.cost, {"peak_bytes": peak_bytes_of(device), "device": device})
             connection.send(("done", 100))
         except SceneLiftError as error:
             connection.send(("error", type(error)(f"{run.name}: {error}")))
@@ -364,7 +364,8 @@ def _percent(connection: Connection, parent: int) -> Progress:
     return open_task
 
 
-def _reset_peak(device: str) -> None:
+def reset_peak(device: str) -> None:
+    """Begin to measure the most memory that is held."""
     if device.startswith("cuda"):
         import torch
 
@@ -374,7 +375,8 @@ def _reset_peak(device: str) -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _peak_bytes(device: str) -> int | None:
+def peak_bytes_of(device: str) -> int | None:
+    """The most memory this process, or the CUDA device, held since `reset_peak`; ``None`` where unknown."""
     if device.startswith("cuda"):
         import torch
 
