@@ -21,7 +21,7 @@ from fixtures_cli import Command
 from fixtures_scenes import tiny_source
 from scenelift import pipeline, ray_annotate
 from scenelift.cache import Cache
-from scenelift.cli import _with_address
+from scenelift.cli_annotate import with_address
 from scenelift.errors import ConfigError, DataError, RunError, SceneLiftError
 from scenelift.ray_annotate import annotate_with_ray
 from test_claims import content
@@ -206,10 +206,10 @@ def test_without_the_package(
 
 
 def test_an_address_may_be_left_out() -> None:
-    assert _with_address(["annotate", "d", "--ray"]) == ["annotate", "d", "--ray=auto"]
-    assert _with_address(["--ray", "--out", "x"]) == ["--ray=auto", "--out", "x"]
-    assert _with_address(["--ray", "local", "d"]) == ["--ray", "local", "d"]
-    assert _with_address([]) == []
+    assert with_address(["annotate", "d", "--ray"]) == ["annotate", "d", "--ray=auto"]
+    assert with_address(["--ray", "--out", "x"]) == ["--ray=auto", "--out", "x"]
+    assert with_address(["--ray", "local", "d"]) == ["--ray", "local", "d"]
+    assert with_address([]) == []
 
 
 # --- the real one --------------------------------------------------------------------------------------

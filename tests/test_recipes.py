@@ -18,7 +18,7 @@ PACKAGE = Path(scenelift.__file__).parent
 METHODS = [name for group in recipes.METHODS for name in recipe_names(group)]
 TELLERS = {
     *("compare.py", "runs.py", "summary.py", "pipeline.py", "report", "recipes"),
-    *("tables", "sweep.py", "sweep_results.py", "cli.py", "cli_data.py"),
+    *("tables", "sweep.py", "sweep_results.py", "cli.py", "cli_annotate.py", "cli_data.py", "cli_plan.py"),
 }
 """What chooses recipes or names them in results."""
 ATTENTION = {"config_teachers.py", "clip_dense.py", "clip.py"}
