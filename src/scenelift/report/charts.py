@@ -88,15 +88,7 @@ def class_bars(
     group = max(bar * len(series) + gap, 15.0)
     height = group * len(names) + 22
     known = [value for values in series.values() for value in values if value is not None]
-    ticks = nice_ticks(max(known, default=1.0))
-    scale = (WIDTH - left - right) / ticks[-1]
-    parts = []
-    for tick in ticks:
-        x = left + scale * tick
-        parts.append(tag("line", x1=x, x2=x, y1=0, y2=height - 18, class_="grid"))
-        parts.append(
-            tag("text", f"{100 * tick:.3g}", x=x, y=height - 5, text_anchor="middle", class_="small")
-        )
+    scale, parts = axis_below(known, left, right, height)
     for row, (name, color) in enumerate(zip(names, hex_colors, strict=True)):
         top = row * group + gap / 2
         middle = top + (group - gap) / 2
@@ -245,6 +237,32 @@ def heat_map(names: Sequence[str], shares: F64, totals: I64, label: str) -> Mark
     edge = left + cell * len(names)
     parts.append(tag("line", x1=edge, x2=edge, y1=top, y2=height, class_="axis"))
     return svg(height, label, *parts)
+
+
+def axis_below(
+    values: Sequence[float], left: float, right: float, height: float
+) -> tuple[float, list[Markup]]:
+    """An axis of shares from 0, with its percentages below a chart of rows.
+
+    Args:
+        values: that have to fit.
+        left: room left of the axis, units.
+        right: room right of it.
+        height: of the chart.
+
+    Returns:
+        Units for a share of 1, and the axis.
+    """
+    ticks = nice_ticks(max(values, default=1.0))
+    scale = (WIDTH - left - right) / ticks[-1]
+    parts = []
+    for tick in ticks:
+        x = left + scale * tick
+        parts.append(tag("line", x1=x, x2=x, y1=0, y2=height - 18, class_="grid"))
+        parts.append(
+            tag("text", f"{100 * tick:.3g}", x=x, y=height - 5, text_anchor="middle", class_="small")
+        )
+    return scale, parts
 
 
 def nice_ticks(top: float) -> list[float]:

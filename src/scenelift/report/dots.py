@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scenelift.report.charts import WIDTH, nice_ticks, shorten, svg
+from scenelift.report.charts import WIDTH, axis_below, shorten, svg
 from scenelift.report.data import percent
 from scenelift.report.markup import Markup, tag
 
@@ -39,15 +39,7 @@ def dot_chart(rows: Sequence[Dots], label: str, own: str, other: str) -> Markup:
     step, left, right = 19.0, 132.0, 34.0
     height = step * len(rows) + 22
     known = [v for row in rows for v in (row.mean, row.other, *row.values) if v is not None]
-    ticks = nice_ticks(max(known, default=1.0))
-    scale = (WIDTH - left - right) / ticks[-1]
-    parts = []
-    for tick in ticks:
-        x = left + scale * tick
-        parts.append(tag("line", x1=x, x2=x, y1=0, y2=height - 18, class_="grid"))
-        parts.append(
-            tag("text", f"{100 * tick:.3g}", x=x, y=height - 5, text_anchor="middle", class_="small")
-        )
+    scale, parts = axis_below(known, left, right, height)
     for place, row in enumerate(rows):
         y = step * (place + 0.5)
         parts.append(tag("text", shorten(row.name, 22), tag("title", row.name), x=0, y=y + 3.5))
