@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from fixtures_browser import browser as browser
+from fixtures_browser import page as page
 from fixtures_cli import scenelift as scenelift
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
