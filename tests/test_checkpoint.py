@@ -57,7 +57,7 @@ def assert_same(have: dict[str, Tensor], want: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("train", [{"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.0}, {}])
 def test_going_on_at_any_step_is_bit_equal(train: dict[str, Any], store: SceneStore, tmp_path: Path) -> None:
-    config = tiny_config(train=train, switch={"granularity": "image"})
+    config = tiny_config(train=train, switch={"granularity": "image", "balance": 0.5})
     whole, straight = fresh(config, store), []
     for step in range(STEPS):
         checkpoint.save_training(tmp_path / f"{step}.safetensors", whole, "d")

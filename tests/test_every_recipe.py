@@ -258,6 +258,7 @@ WHAT_TELLS_IT: dict[str, Callable[[Ran], bool]] = {
     "openscene_ensemble": is_fusion_and_networks,
     "clip2scene": lambda r: learns(r, *OWN, set(), LABEL_DIM) and not moved_map(r),
     "cns": lambda r: learns(r, ALL, ALL, ALL, MASK_DIM) and draws_by(r.config) == "step" and not moved_map(r),
+    "cns_balanced": lambda r: learns(r, ALL, ALL, ALL, MASK_DIM) and changed(r, "cns"),
     # Table 2
     "wo_cns": lambda r: teacher_alone(r, True),
     "base_clip": lambda r: learns(r, CLIP, CLIP, set(), 0),

@@ -33,6 +33,8 @@ def pack(trainer: Trainer) -> dict[str, Tensor]:
     for index, state in trainer.optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()})
     tensors["step"] = torch.tensor(trainer.step)
+    if trainer.shares.shares is not None:
+        tensors["shares"] = trainer.shares.shares
     return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
 
@@ -63,6 +65,7 @@ def unpack(trainer: Trainer, tensors: Mapping[str, Tensor], where: str) -> None:
     groups = trainer.optimizer.state_dict()["param_groups"]
     trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
     trainer.step = int(tensors["step"])
+    trainer.shares.shares = tensors.get("shares")
 
 
 def save_training(path: Path, trainer: Trainer, digest: str) -> None:

@@ -161,6 +161,9 @@ class SwitchConfig(Section):
     predictions: Literal["train", "eval"] = "train"
     """Labels from predictions: those of the training step itself (dropout, the batch's own statistics), or
     of another pass with the networks as at test time."""
+    balance: float = Field(0.0, ge=0, le=1)
+    """How much of its usual class shares is taken out of a network's scores before they become labels
+    (`scenelift.balance`); 0 = nothing [P], 1 = all."""
     granularity: Literal["step", "image", "pixel"] = "step"
     """How often the source is drawn [C: once a step; the paper is silent]."""
 

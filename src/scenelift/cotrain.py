@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from scenelift.balance import RunningShares, class_mass
 from scenelift.batches import DROPOUT, SWITCH, Batch, stream
 from scenelift.config import Config
 from scenelift.distill import distill_distances
@@ -64,6 +65,7 @@ class Trainer:
         self.world = world
         self.steps_per_epoch = steps_per_epoch
         self.step = 0
+        self.shares = RunningShares()
         if not world.alone:
             synchronise(networks, world)
         if config.train.activation_checkpointing:
@@ -209,7 +211,7 @@ def _train_step(trainer: Trainer, parts: Sequence[Batch], start: float) -> StepR
     if trainer.config.train.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(networks.parameters(), trainer.config.train.clip_norm)
     trainer.optimizer.step()
-    return tally.result(
+    result = tally.result(
         trainer.world,
         step=step,
         epoch=step // trainer.steps_per_epoch,
@@ -217,6 +219,13 @@ def _train_step(trainer: Trainer, parts: Sequence[Batch], start: float) -> StepR
         lr=lr,
         seconds=time.perf_counter() - start,
     )
+    if _balances(trainer):
+        trainer.shares.update(torch.stack([tally.total("mass_image"), tally.total("mass_points")]))
+    return result
+
+
+def _balances(trainer: Trainer) -> bool:
+    return trainer.stage == 2 and trainer.config.switch.balance > 0
 
 
 def _loss(trainer: Trainer, batch: Batch, scope: _Scope | None, tally: Tally) -> Tensor:
@@ -228,10 +237,17 @@ def _loss(trainer: Trainer, batch: Batch, scope: _Scope | None, tally: Tally) ->
     size = tuple(batch.labels.shape[1:])
     full = F.interpolate(image.logits, size=size, mode="bilinear", align_corners=False)
     with torch.no_grad():
-        predicted = full.argmax(1), points.logits.argmax(1)
+        scores = full, points.logits
         if trainer.stage == 2 and config.switch.predictions == "eval":
-            predicted = _predict_as_tested(trainer, batch, scope)
-        targets, sources = _targets(trainer, batch, predicted, among)
+            scores = _predict_as_tested(trainer, batch, scope)
+        predicted = scores[0].argmax(1), scores[1].argmax(1)
+        chosen = predicted
+        if _balances(trainer):
+            tally.add("mass_image", class_mass(scores[0]))
+            tally.add("mass_points", class_mass(scores[1]))
+            of = [trainer.shares.labels(one, i, config.switch.balance) for i, one in enumerate(scores)]
+            chosen = of[0], of[1]
+        targets, sources = _targets(trainer, batch, chosen, among)
     pixels, pairs, voxels = (None,) * 3 if labelled is None else labelled.unbind()
     with torch.set_grad_enabled(config.train.image_weight > 0):  # else it is only watched
         loss_image = image_cross_entropy(full, targets.image, pixels)
@@ -280,14 +296,14 @@ def _targets(
 
 
 def _predict_as_tested(trainer: Trainer, batch: Batch, scope: _Scope | None) -> tuple[Tensor, Tensor]:
-    """(B, H, W) and (V,) labels from the networks without dropout, on their running statistics."""
+    """(B, C, H, W) and (V, C) logits of the networks without dropout, on their running statistics."""
     trainer.networks.eval()
     with trainer.autocast():
         of_images, of_points = _outputs(trainer, batch, scope)
     size = tuple(batch.labels.shape[1:])
-    image = F.interpolate(of_images.logits, size=size, mode="bilinear", align_corners=False).argmax(1)
+    image = F.interpolate(of_images.logits, size=size, mode="bilinear", align_corners=False)
     trainer.networks.train()
-    return image, of_points.logits.argmax(1)
+    return image, of_points.logits
 
 
 @contextmanager

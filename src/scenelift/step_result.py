@@ -76,6 +76,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
+        self._totals: dict[str, Tensor] = {}
 
     def add(self, name: str, value: Tensor | int) -> None:
         """Add a number or vector to what has this name; every process has to use the same names in order."""
@@ -92,6 +93,10 @@ class Tally:
         """How often each class occurs among labels of any shape, `IGNORE` left out."""
         self.add(name, torch.bincount(labels.reshape(-1), minlength=IGNORE + 1)[:classes])
 
+    def total(self, name: str) -> Tensor:
+        """What all processes have added to a name, once `result` has been asked for; 1-D."""
+        return self._totals[name]
+
     def result(
         self, world: World, *, step: int, epoch: int, stage: int, lr: float, seconds: float
     ) -> StepResult:
@@ -100,6 +105,7 @@ class Tally:
         flat = world.sum(torch.cat([self._sums[name].reshape(-1) for name in names]))
         sizes = [self._sums[name].numel() for name in names]
         found: dict[str, Tensor] = dict(zip(names, torch.split(flat, sizes), strict=True))
+        self._totals = found
 
         def number(name: str) -> float | None:
             return float(found[name]) if name in found else None
