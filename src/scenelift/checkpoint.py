@@ -18,6 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from scenelift.classes import ClassTable
+from scenelift.config import Config
 from scenelift.cotrain import Trainer
 from scenelift.errors import RunError, one_line
 from scenelift.files import atomic_path
@@ -133,6 +135,29 @@ def restore_training(path: Path, trainer: Trainer, digest: str) -> Path | None:
             f"{faults[0]}; delete it to train from the start, or from the end of stage 1 in the cache"
         )
     return None
+
+
+def about_networks(
+    digest: str, config: Config, classes: ClassTable, target_dim: int, knows_points: bool
+) -> dict[str, Any]:
+    """What stands beside trained networks, for `scenelift.api.TrainedRun` to build them again.
+
+    Args:
+        digest: of all they were trained from.
+        config: of the run.
+        classes: what they segment.
+        target_dim: channels of the latent target's features.
+        knows_points: whether the 3D network saw any label.
+    """
+    return {
+        "digest": digest,
+        "knows_points": knows_points,
+        "config": config.model_dump(mode="json"),
+        "classes": list(classes.names),
+        "prompts": [list(phrases) for phrases in classes.prompts],
+        "colors": classes.colors.tolist(),
+        "target_dim": target_dim,
+    }
 
 
 def save_networks(path: Path, networks: nn.Module, text: Tensor, about: Mapping[str, Any]) -> None:

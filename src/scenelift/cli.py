@@ -29,6 +29,7 @@ from scenelift.cli_options import (
     Seed,
     Set,
     Teacher,
+    Track,
     command_line,
 )
 from scenelift.errors import ConfigError, PeerError, SceneLiftError
@@ -66,6 +67,15 @@ if TYPE_CHECKING:
     from scenelift.world import World
 
 SetOn = Annotated[list[str] | None, typer.Option("--set", help="A key of --on's data.")]
+As = Annotated[
+    str,
+    typer.Option(
+        "--as",
+        metavar="FORMATS",
+        help="ply, png, las, laz, coco, semantickitti, nuscenes, embeddings, pixel-embeddings; "
+        "export also has onnx, torch. Several with commas.",
+    ),
+]
 RunArg = Annotated[Path, typer.Argument(help="Folder of a run, as given to --out.")]
 
 
@@ -180,14 +190,16 @@ def train(
     devices: Devices = None,
     nodes: Nodes = None,
     precision: Precision = None,
+    track: Track = None,
 ) -> None:
     """Train both networks; annotates first what is not annotated yet."""
     if (world := enter(devices, nodes, device)) is None:
         return
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
+    from scenelift.tracking import open_trackers
 
-    teachers = Teachers(teacher, clip, sam)
+    trackers, teachers = open_trackers(track), Teachers(teacher, clip, sam)
     session = open_session(
         data,
         out,
@@ -203,6 +215,7 @@ def train(
         preset,
         world,
     )
+    session.trackers = trackers
     pipeline.check(session)
     pair = pipeline.train(session, pipeline.annotate(session))
     _say(world, "this recipe trains nothing" if pair is None else f"networks: {session.folder.networks}")
@@ -259,45 +272,63 @@ def evaluate(
 
 
 @app.command(epilog="Example: scenelift predict run other_room/ --out labelled")
-def predict(run: RunArg, data: Data, out: Out, set_: Set = None, device: Device = "auto") -> None:
+def predict(
+    run: RunArg, data: Data, out: Out, as_: As = "ply,png", set_: Set = None, device: Device = "auto"
+) -> None:
     """Label new data with the networks of a run; no teacher is needed."""
     from scenelift import pipeline
     from scenelift.api import TrainedRun
+    from scenelift.formats import check_formats, parse_formats, scenes_only
     from scenelift.options import Teachers, resolve_config, session_elsewhere
     from scenelift.predict import Predictor
     from scenelift.predictions import write_predictions
     from scenelift.runfolder import RunFolder
 
+    formats = scenes_only(parse_formats(as_))
     trained = TrainedRun(run, device)
     target = resolve_config(data, "cns", None, None, Teachers(), set_, 0, device)
     session = session_elsewhere(trained, target, RunFolder(out), device)
+    check_formats(formats, session.source, session.classes, session.config)
     pipeline.check(session)
     session.folder.claim(session.config)
     predictor = Predictor(session.config, trained.pair, None)
     names = session.names("train", "val")
     digest = f"{session.config.digest()} {trained.pair.digest}"
-    write_predictions(
-        session.source, names, session.classes, predictor, digest, out / "predictions", session.progress
-    )
+    place, progress = out / "predictions", session.progress
+    write_predictions(session.source, names, session.classes, predictor, digest, place, progress, formats)
     typer.echo(f"predictions: {out / 'predictions'}")
 
 
-@app.command(epilog="Example: scenelift export run --to labelled")
+@app.command(epilog="Example: scenelift export run --to labelled --as ply,las,onnx")
 def export(
     run: RunArg,
     to: Annotated[Path, typer.Option(help="Folder for the files.")],
+    as_: As = "ply,png",
     device: Device = "auto",
     cache: CacheRoot = None,
     download: Download = False,
 ) -> None:
-    """Write a run's labels of its own scenes: labelled PLY, label PNGs, overlays, legend."""
+    """Write a run's labels of its own scenes, or its networks, in the formats of other programs."""
     from scenelift import pipeline
-    from scenelift.options import reopen_session
+    from scenelift.formats import NETWORK_FORMATS, SCENE_FORMATS, check_formats, parse_formats
 
-    session = reopen_session(run, device, cache, download)
-    annotations = pipeline.annotate(session)
-    pipeline.predict(session, annotations, pipeline.train(session, annotations), to)
-    typer.echo(f"exported: {to}")
+    names = parse_formats(as_)
+    of_scenes = [name for name in names if name in SCENE_FORMATS]
+    if of_scenes:
+        from scenelift.options import reopen_session
+
+        session = reopen_session(run, device, cache, download)
+        check_formats(of_scenes, session.source, session.classes, session.config)
+    if of_networks := [name for name in names if name in NETWORK_FORMATS]:
+        from scenelift.api import TrainedRun
+
+        trained = TrainedRun(run, "cpu")
+        for name in of_networks:
+            typer.echo(f"exported: {NETWORK_FORMATS[name](trained.pair, trained.classes, to)}")
+    if of_scenes:
+        annotations = pipeline.annotate(session)
+        pipeline.predict(session, annotations, pipeline.train(session, annotations), to, of_scenes)
+        typer.echo(f"exported: {to}")
 
 
 @app.command(epilog='Example: scenelift fit my_room/ --classes "wall, floor, chair" --out run')
@@ -319,14 +350,16 @@ def fit(
     devices: Devices = None,
     nodes: Nodes = None,
     precision: Precision = None,
+    track: Track = None,
 ) -> None:
     """Everything on your own capture: check, annotate, train, predict, report."""
     if (world := enter(devices, nodes, device)) is None:
         return
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
+    from scenelift.tracking import open_trackers
 
-    teachers = Teachers(teacher, clip, sam)
+    trackers, teachers = open_trackers(track), Teachers(teacher, clip, sam)
     session = open_session(
         data,
         out,
@@ -342,5 +375,6 @@ def fit(
         preset,
         world,
     )
+    session.trackers = trackers
     pipeline.fit(session, command_line())
     _say(world, f"labels: {session.folder.predictions}\nreport: {session.folder.report}")

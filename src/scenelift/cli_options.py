@@ -35,6 +35,11 @@ Nodes = Annotated[int | None, typer.Option(min=1, help="Hosts, each started by t
 Precision = Annotated[str | None, typer.Option(help="32-true or bf16-mixed; as --set train.precision.")]
 CacheRoot = Annotated[Path | None, typer.Option("--cache", help="Annotation cache; OUT/cache if absent.")]
 
+Track = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TRACKER", help="Tell of every step: tensorboard, or package.module:Class."),
+]
+
 
 def command_line() -> str:
     """The command as it was typed, for reports."""

@@ -76,7 +76,7 @@ def atomic_path(path: Path, needed_bytes: int | None = None) -> Iterator[Path]:
         with suppress(OSError):  # some network file systems cannot sync a folder; the file is whole anyway
             _sync(path.parent)
     except OSError as error:
-        raise _cannot_write(path, error, needed_bytes) from error
+        raise cannot_write(path, error, needed_bytes) from error
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
@@ -136,7 +136,8 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _cannot_write(path: Path, error: OSError, needed_bytes: int | None) -> OutputError:
+def cannot_write(path: Path, error: OSError, needed_bytes: int | None = None) -> OutputError:
+    """The error of a user for one of the system: which file, why, and what to do."""
     if error.errno in _NO_ROOM:
         folder = next((p for p in path.absolute().parents if p.is_dir()), Path("/"))
         needed = "an unknown number of" if needed_bytes is None else f"{needed_bytes:,}"

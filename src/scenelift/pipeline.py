@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +30,7 @@ from scenelift.cotrain import Trainer, cotrain
 from scenelift.errors import ConfigError
 from scenelift.evaluate import Evaluation
 from scenelift.files import read_json, write_json
+from scenelift.formats import DEFAULT_FORMATS
 from scenelift.fusion import fuse
 from scenelift.models.image import fetch_weights
 from scenelift.models.networks import Networks
@@ -47,6 +47,7 @@ from scenelift.store import SceneStore
 from scenelift.summary import pictures, report_notes, report_row
 from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.teachers.registry import open_teachers
+from scenelift.tracking import JsonLines, Tracker, tracking
 from scenelift.world import ALONE, World
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Session:
         download: may weights be fetched that are not on this machine? No part of the configuration: a run is
             the same with and without.
         world: the processes that work on the run together, each with a session; the first writes its files.
+        trackers: told of every training step and of the result; no part of the configuration either.
     """
 
     config: Config
@@ -76,6 +78,7 @@ class Session:
     opened: SceneSource | None = None
     download: bool = False
     world: World = ALONE
+    trackers: tuple[Tracker, ...] = ()
 
     @cached_property
     def cache(self) -> Cache:
@@ -215,11 +218,11 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
         monitor.add(record)
     ahead = 0 if session.device == "cpu" else 2
     drawn = shared_batches(store, config, share_of(config, world), first, total, ahead)
-    log_file = folder.log if world.first else Path(os.devnull)
-    with session.progress("train", total, first) as advance, log_file.open("a", encoding="utf-8") as log:
+    told = (JsonLines(), *session.trackers) if world.first else ()
+    with session.progress("train", total, first) as advance, tracking(told, config, folder.path) as track:
         for result in cotrain(trainer, drawn):
             records.append(result.record())
-            log.write(json.dumps(records[-1]) + "\n")
+            track.step(records[-1])
             found = monitor.add(records[-1])
             for collapse in found + (monitor.end() if trainer.step == total else []):
                 words = collapse.words(session.classes.names)
@@ -229,19 +232,10 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
                 session.cache.put(stage1, arrays, {"log": json.dumps(records)})
             due = trainer.step % config.train.checkpoint_every == 0 or trainer.step == total
             if world.first and due:
-                log.flush()
                 checkpoint.save_training(folder.checkpoint, trainer, digest)
             advance(f"loss {result.loss:.2f}")
     knows_points = any(record.get("pairs", 1) for record in records)
-    about = {
-        "digest": digest,
-        "knows_points": knows_points,
-        "config": config.model_dump(mode="json"),
-        "classes": list(session.classes.names),
-        "prompts": [list(phrases) for phrases in session.classes.prompts],
-        "colors": session.classes.colors.tolist(),
-        "target_dim": target_dim,
-    }
+    about = checkpoint.about_networks(digest, config, session.classes, target_dim, knows_points)
     world.first_does(lambda: checkpoint.save_networks(folder.networks, networks, text, about))
     return NetworkPair(networks, text, config, session.device, digest, knows_points)
 
@@ -321,6 +315,9 @@ def fit(session: Session, command: str) -> None:
         return
     shares = predict(session, annotations, pair, session.folder.predictions)
     rows = [row(session, evaluation)]
+    config = session.config
+    with tracking(session.trackers, config, session.folder.path) as track:
+        track.result(results_json(config.recipe, config.data.source, config.seed, rows)["rows"][0])
     report(session, annotations, pair, rows, session.folder, command, None if has_truth else shares)
 
 
@@ -334,7 +331,11 @@ def row(session: Session, evaluation: Evaluation | None) -> ReportRow:
 
 
 def predict(
-    session: Session, annotations: Annotations, pair: NetworkPair | None, out: Path
+    session: Session,
+    annotations: Annotations,
+    pair: NetworkPair | None,
+    out: Path,
+    formats: Sequence[str] = DEFAULT_FORMATS,
 ) -> dict[str, dict[str, float]]:
     """Label every point and frame of the validation scenes, as files below ``out``.
 
@@ -344,7 +345,9 @@ def predict(
     predictor = Predictor(session.config, pair, annotations)
     digest = _predictions_digest(session, annotations, pair)
     names, classes = session.names("val"), session.classes
-    return write_predictions(session.source, names, classes, predictor, digest, out, session.progress)
+    return write_predictions(
+        session.source, names, classes, predictor, digest, out, session.progress, formats
+    )
 
 
 def report(
