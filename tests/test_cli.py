@@ -28,7 +28,7 @@ from scenelift.types import F16, F32, Frame, Masks
 
 COMMANDS = [
     "demo", "check", "plan", "annotate", "train", "evaluate", "predict", "export", "fit", "weights", "table",
-    "cache ls", "cache verify", "cache prune",
+    "doctor", "cache ls", "cache verify", "cache prune",
 ]  # fmt: skip
 NAMES = "wall, floor, box / crate"
 STEPS = 6

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scenelift import cli_annotate, cli_cache, cli_data, cli_plan, cli_sweep, cli_tables
+from scenelift import cli_annotate, cli_cache, cli_data, cli_doctor, cli_plan, cli_sweep, cli_tables
 from scenelift.cli_data import Data, printable
 from scenelift.cli_options import (
     CacheRoot,
@@ -55,6 +55,7 @@ app.command(
 app.command("weights", epilog="Example: scenelift weights --sam facebook/sam-vit-base --download")(
     cli_annotate.weights
 )
+app.command("doctor", epilog="Example: scenelift doctor --json")(cli_doctor.doctor)
 app.command("plan", epilog="Example: scenelift plan /data/scannet --gpus 8")(cli_plan.plan)
 app.command("table", epilog="Example: scenelift table table2 --data synthetic --seeds 3 --out tables")(
     cli_tables.table

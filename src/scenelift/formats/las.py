@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import unicodedata
 from pathlib import Path
 from typing import ClassVar
 
@@ -58,7 +59,7 @@ def encode_las(
 
     ``classification`` holds the class id, 255 for none: ids of this run, not the codes of ASPRS. The extra
     dimension ``label`` holds the same, ``confidence`` what its name says. The names stand in two records
-    of the header: cut to the 15 bytes of the specification's own look-up table, and in full as text.
+    of the header: cut to the 15 ASCII characters of the specification's look-up table, and in full as text.
 
     Args:
         points_world: (N, 3) float32, metres.
@@ -114,8 +115,8 @@ def _lookup(classes: ClassTable) -> bytes:
     names = {**dict(enumerate(classes.names)), IGNORE: "(no label)"}
     rows = []
     for number in range(256):
-        name = names.get(number, "").encode()[:_SHORT_NAME].decode(errors="ignore").encode()
-        rows.append(bytes([number]) + name.ljust(_SHORT_NAME, b"\0"))
+        plain = unicodedata.normalize("NFKD", names.get(number, "")).encode("ascii", "ignore")
+        rows.append(bytes([number]) + plain[:_SHORT_NAME].ljust(_SHORT_NAME, b"\0"))
     return b"".join(rows)
 
 
