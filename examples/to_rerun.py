@@ -4,8 +4,8 @@
     scenelift export RUN --to labelled
     python examples/to_rerun.py labelled --out run.rrd && rerun run.rrd
 
-A scene becomes two entities: `SCENE/labels`, whose classes are named, and `SCENE/confidence`. It needs plyfile,
-which scenelift brings, and rerun.
+A scene becomes two entities: `SCENE/labels`, whose classes are named, and `SCENE/confidence`. Beside rerun it
+needs plyfile, which scenelift brings.
 """
 
 from __future__ import annotations

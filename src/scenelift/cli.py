@@ -145,7 +145,7 @@ def demo(
     """Build rooms, simulate teachers, train, and compare methods. No downloads, no GPU, no labels."""
     from rich.console import Console
 
-    from scenelift.compare import DEMO_DATA, DEMO_RECIPES, Comparison, compare, spread
+    from scenelift.compare import DEMO_DATA, DEMO_RECIPES, Comparison, compare, expect_own, spread
     from scenelift.device import resolve_device
     from scenelift.files import atomic_write
     from scenelift.progress import bars
@@ -162,6 +162,7 @@ def demo(
         tuple(set_ or ()),
         resolve_device(device),
     )
+    expect_own(out)
     rows = {number: compare(asked, number, bars) for number in range(seed, seed + seeds)}
     for number, table in rows.items():
         Console().print(terminal_table(table))

@@ -19,7 +19,7 @@ SAM_B_FLOP = 0.98e12
 """Of the image encoder of SAM ViT-B for one frame (1024², 4096 tokens): 12 blocks of 24 d² a token, d = 768
 (0.70e12); scores and sums of attention, 4 n² d in the four global blocks (0.21e12) and 4 · 196 n d in eight
 windowed ones of 4900 tokens (0.02e12); the rest is patches, neck and padding. Counted, not measured."""
-CLIP_B_FLOP = 0.18e12
+CLIP_B_FLOP = 0.22e12
 """Of CLIP ViT-B/16 for one frame of 640 × 480 at the default size (1036 patches), counted alike."""
 
 
