@@ -31,6 +31,7 @@ from scenelift.cli_options import (
     Teacher,
     Track,
     command_line,
+    show_table,
 )
 from scenelift.errors import ConfigError, PeerError, SceneLiftError
 from scenelift.workers import PEER_LOST, enter, is_watched
@@ -143,13 +144,10 @@ def demo(
     cache: CacheRoot = None,
 ) -> None:
     """Build rooms, simulate teachers, train, and compare methods. No downloads, no GPU, no labels."""
-    from rich.console import Console
-
     from scenelift.compare import DEMO_DATA, DEMO_RECIPES, Comparison, compare, expect_own, spread
     from scenelift.device import resolve_device
     from scenelift.files import atomic_write
     from scenelift.progress import bars
-    from scenelift.report import terminal_table
 
     if size not in DEMO_DATA:
         raise ConfigError(f"--size: expected {' or '.join(DEMO_DATA)}, found {size!r}")
@@ -165,7 +163,7 @@ def demo(
     expect_own(out)
     rows = {number: compare(asked, number, bars) for number in range(seed, seed + seeds)}
     for number, table in rows.items():
-        Console().print(terminal_table(table))
+        show_table(table)
         typer.echo(f"report: {out / f'seed{number}' / 'report.html'}")
     if seeds > 1:
         table_of_seeds = spread(rows)
@@ -237,11 +235,8 @@ def evaluate(
     nodes: Nodes = None,
 ) -> None:
     """Compare a run's predictions with ground truth; prints and saves mIoU and coverage."""
-    from rich.console import Console
-
     from scenelift import pipeline
     from scenelift.options import Teachers, reopen_session, resolve_config, session_elsewhere
-    from scenelift.report import terminal_table
 
     if on is not None:
         if (devices or 1) * (nodes or 1) > 1:
@@ -255,7 +250,7 @@ def evaluate(
         target = resolve_config(on, "cns", None, None, Teachers(), set_, 0, device)
         elsewhere = session_elsewhere(trained, target, folder, device)
         rows = [pipeline.evaluate_elsewhere(elsewhere, trained.pair)]
-        Console().print(terminal_table(rows))
+        show_table(rows)
         typer.echo(f"results: {folder.results}")
         return
     if set_:
@@ -269,7 +264,7 @@ def evaluate(
     if not world.first:
         return
     pipeline.report(session, annotations, pair, rows, session.folder, command_line())
-    Console().print(terminal_table(rows))
+    show_table(rows)
     typer.echo(f"report: {session.folder.report}")
 
 

@@ -87,15 +87,16 @@ def segments_of(labels: U8) -> tuple[I64, list[dict[str, Any]]]:
     """
     from skimage.measure import label as connected
 
-    ids = connected(labels.astype(np.int32), background=IGNORE, connectivity=2).astype(np.int64)
+    found = connected(labels.astype(np.int32), background=IGNORE, connectivity=2)  # type: ignore[no-untyped-call]
+    ids: I64 = found.astype(np.int64)
     areas = np.bincount(ids.reshape(-1))
     segments = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(ids), start=1):
         inside = ids[rows, columns] == number
         box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
         category = int(labels[rows, columns][inside][0]) + 1
-        found = {"id": number, "category_id": category, "area": int(areas[number]), "bbox": box, "iscrowd": 0}
-        segments.append(found)
+        about = {"id": number, "category_id": category, "area": int(areas[number]), "bbox": box}
+        segments.append({**about, "iscrowd": 0})
     return ids, segments
 
 
