@@ -318,10 +318,14 @@ def export(
         check_formats(of_scenes, session.source, session.classes, session.config)
     if of_networks := [name for name in names if name in NETWORK_FORMATS]:
         from scenelift.api import TrainedRun
+        from scenelift.progress import bars
 
         trained = TrainedRun(run, "cpu")
         for name in of_networks:
-            typer.echo(f"exported: {NETWORK_FORMATS[name](trained.pair, trained.classes, to)}")
+            with bars(f"export {name}", 1, 0) as advance:
+                file = NETWORK_FORMATS[name](trained.pair, trained.classes, to)
+                advance("")
+            typer.echo(f"exported: {file}")
     if of_scenes:
         annotations = pipeline.annotate(session)
         pipeline.predict(session, annotations, pipeline.train(session, annotations), to, of_scenes)

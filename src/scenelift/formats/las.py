@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from scenelift import __version__
 from scenelift.classes import ClassTable
 from scenelift.files import atomic_write, safe_name
 from scenelift.formats.base import Format
@@ -72,7 +71,7 @@ def encode_las(
     import laspy
 
     header = laspy.LasHeader(point_format=6 if rgb is None else 7, version="1.4")
-    header.generating_software = f"scenelift {__version__}"
+    header.generating_software = "scenelift"
     header.scales, header.offsets = _grid(points_world)
     header.add_extra_dims(
         [

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scenelift import __version__
 from scenelift.classes import ClassTable
 from scenelift.files import atomic_write
 
@@ -32,7 +32,7 @@ class ImageClassifier(nn.Module):
     """Images to class probabilities, as `NetworkPair.image_probabilities` gives them.
 
     Args:
-        pair: trained networks; copied to the CPU.
+        pair: trained networks, shared with it.
     """
 
     text: Tensor
@@ -62,7 +62,7 @@ def write_onnx(pair: NetworkPair, classes: ClassTable, out: Path) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    model = ImageClassifier(pair).cpu().eval()
+    model = deepcopy(ImageClassifier(pair)).cpu().eval()
     free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     with _quiet():
         program = torch.onnx.export(
@@ -86,7 +86,7 @@ def write_onnx(pair: NetworkPair, classes: ClassTable, out: Path) -> Path:
     }
     for key, value in about.items():
         proto.metadata_props.add(key=key, value=value)
-    proto.producer_name, proto.producer_version = "scenelift", __version__
+    proto.producer_name = "scenelift"
     file = out / FILE
     atomic_write(file, proto.SerializeToString())
     return file

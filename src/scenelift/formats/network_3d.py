@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -54,7 +55,7 @@ class PointClassifier(nn.Module):
     """Points to class probabilities, as `NetworkPair.point_probabilities` gives them.
 
     Args:
-        pair: trained networks.
+        pair: trained networks, shared with it.
     """
 
     text: Tensor
@@ -173,7 +174,7 @@ def write_program(pair: NetworkPair, classes: ClassTable, out: Path) -> Path:
         OutputError: it cannot be written.
     """
     pair.expect_points()
-    model = PointClassifier(pair).cpu().eval()
+    model = deepcopy(PointClassifier(pair)).cpu().eval()
     generator = torch.Generator().manual_seed(0)
     xyz, rgb = (torch.rand(_SAMPLE_POINTS, 3, generator=generator) for _ in range(2))
     points = torch.export.Dim("points", min=1)

@@ -84,6 +84,7 @@ class NuScenesLidarseg(Format):
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self._source = cast("NuScenes", target.source)
+        self._parts = {self._part(name) for name in target.names}  # complains before any work
         ids = _ids_in(target.classes, NUSCENES16)
         self._numbers: U8 = np.zeros(256, np.uint8)
         self._numbers[: len(ids)] = np.array(ids, np.uint8) + 1  # 0 is what the benchmark ignores
@@ -113,7 +114,7 @@ class NuScenesLidarseg(Format):
 
     def finish(self) -> None:
         """Write what the server wants to know of the method."""
-        for part in {self._part(name) for name in self.target.names}:
+        for part in self._parts:
             write_json(self.target.out / "nuscenes" / part / "submission.json", {"meta": META})
 
     def _part(self, scene: str) -> str:
