@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,14 +62,15 @@ def doctor(
 
 
 def _shared_caches() -> dict[str, Path]:
-    """Where weights and indices go, as far as that can be asked."""
+    """Where weights and indices of data sets go, as far as that can be asked."""
     places = {}
-    try:
+    with suppress(Exception):  # a package that is broken is told of elsewhere
         from huggingface_hub import constants
 
         places["hub cache"] = Path(constants.HF_HUB_CACHE)
-    except Exception:  # told of as a broken package
-        pass
+        from scenelift.scenes.index import index_folder
+
+        places["indices"] = index_folder()
     return places
 
 

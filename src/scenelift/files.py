@@ -45,6 +45,7 @@ _NO_WAY = {
     errno.ENOTDIR: "a file stands where a folder is needed",
     errno.EEXIST: "a file stands where a folder is needed",
     errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOENT: "there is no such folder, or it takes no files",
 }
 
 
