@@ -86,7 +86,7 @@ class _Stopped(BaseException):
 
 
 def _stop(signum: int, frame: object) -> None:
-    signal.signal(signum, signal.SIG_DFL)  # who asks again while this unwinds wants it at once, and no traceback
+    signal.signal(signum, signal.SIG_DFL)  # who asks again wants it at once, and no traceback
     raise _Stopped(signum)
 
 
