@@ -5,9 +5,11 @@ The header names the format, the digest of what the state belongs to, the step, 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -198,7 +200,11 @@ def _write(
     path.parent.mkdir(parents=True, exist_ok=True)
     size = sum(value.numel() * value.element_size() for value in plain.values())
     with atomic_path(path, size) as temp:
-        safetensors.torch.save_file(plain, temp, metadata={"scenelift": json.dumps(full)})
+        try:
+            safetensors.torch.save_file(plain, temp, metadata={"scenelift": json.dumps(full)})
+        except safetensors.SafetensorError as error:  # what it makes of the system's errors, a full disk too
+            code = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(code[1]) if code else errno.EIO, one_line(error)) from error
         if previous is not None and path.is_file():
             with atomic_path(previous, size) as second:
                 _second_name(path, second)

@@ -8,6 +8,7 @@ matrix product. That takes more memory and more time, and the same weights.
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from copy import deepcopy
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scenelift.classes import ClassTable
-from scenelift.files import atomic_path
+from scenelift.files import atomic_write
 from scenelift.models.points import DecoderStage, EncoderStage, MinkUNet, ResidualBlock
 from scenelift.models.voxels import AXIS_BITS, key_step, scatter_mean
 
@@ -185,6 +186,7 @@ def write_program(pair: NetworkPair, classes: ClassTable, out: Path) -> Path:
             model, (xyz * _ROOM_M, rgb), dynamic_shapes=({0: points}, {0: points}), strict=False
         )
         names = json.dumps(classes.names, ensure_ascii=False)
-        with atomic_path(file) as temp:
-            torch.export.save(program, temp, extra_files={"classes.json": names})
+        buffer = io.BytesIO()  # PyTorch's own writer tells of a full disk in another way than the system
+        torch.export.save(program, buffer, extra_files={"classes.json": names})
+    atomic_write(file, buffer.getvalue())
     return file
