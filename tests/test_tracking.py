@@ -14,12 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fixtures_bench import Bench
 from fixtures_cli import Command
-from fixtures_scenes import tiny_config
 from scenelift import checkpoint, pipeline
 from scenelift.config import Config
-from scenelift.errors import ConfigError, OutputError
+from scenelift.errors import ConfigError
 from scenelift.runfolder import RunFolder
-from scenelift.tracking import JsonLines, TensorBoard, open_trackers, tracking
+from scenelift.tracking import TensorBoard, open_trackers
 
 
 class Fake:
@@ -127,22 +126,6 @@ def test_one_that_fails_is_left_out_and_training_goes_on(
     assert len(fake.heard) == 4 + 2
     told = [record.getMessage() for record in caplog.records if record.name == "scenelift.tracking"]
     assert told == ["tracker Broken failed and is left out from here on (ConnectionError: no route to host)"]
-
-
-def test_a_log_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").mkdir()
-    with pytest.raises(OutputError, match=r"cannot write .*log\.jsonl"):
-        JsonLines().start(tiny_config(), tmp_path)
-    full = Path("/dev/full")
-    if full.exists():
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "log.jsonl").symlink_to(full)
-        log = [JsonLines()]
-        with (
-            pytest.raises(OutputError, match="disk full"),
-            tracking(log, tiny_config(), tmp_path / "run") as t,
-        ):
-            t.step({"step": 0})
 
 
 # --- TensorBoard ---------------------------------------------------------------------------------------

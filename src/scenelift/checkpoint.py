@@ -202,9 +202,9 @@ def _write(
     with atomic_path(path, size) as temp:
         try:
             safetensors.torch.save_file(plain, temp, metadata={"scenelift": json.dumps(full)})
-        except safetensors.SafetensorError as error:  # what it makes of the system's errors, a full disk too
-            code = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(code[1]) if code else errno.EIO, one_line(error)) from error
+        except safetensors.SafetensorError as error:  # tells of a full disk in words only
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, one_line(error)) from error
         if previous is not None and path.is_file():
             with atomic_path(previous, size) as second:
                 _second_name(path, second)

@@ -138,7 +138,13 @@ def _is_alive(pid: int) -> bool:
 
 
 def cannot_write(path: Path, error: OSError, needed_bytes: int | None = None) -> OutputError:
-    """The error of a user for one of the system: which file, why, and what to do."""
+    """The error that says why a file cannot be written, and what to do.
+
+    Args:
+        path: of the file.
+        error: of the system.
+        needed_bytes: size of the whole file if known.
+    """
     if error.errno in _NO_ROOM:
         folder = next((p for p in path.absolute().parents if p.is_dir()), Path("/"))
         needed = "an unknown number of" if needed_bytes is None else f"{needed_bytes:,}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,7 +48,7 @@ from scenelift.store import SceneStore
 from scenelift.summary import pictures, report_notes, report_row
 from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.teachers.registry import open_teachers
-from scenelift.tracking import JsonLines, Tracker, tracking
+from scenelift.tracking import Tracker, tracking
 from scenelift.world import ALONE, World
 
 _log = logging.getLogger(__name__)
@@ -191,8 +192,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     config, folder = session.config, session.folder
     if not trains(config):
         return None
-    target = config.latent.target if config.latent.weight > 0 else None
-    distill = config.distill.weight > 0
+    target, distill = config.latent.target if config.latent.weight > 0 else None, config.distill.weight > 0
     store = SceneStore(session.source, session.names("train"), annotations, target, distill=distill)
     target_dim = store.target_dim()
     if session.download:
@@ -207,21 +207,21 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
             networks.load_state_dict(state)
             knows_points = about.get("knows_points", True)
             return NetworkPair(networks, text, config, session.device, digest, knows_points)
-    steps = steps_per_epoch(config, len(store.names))
-    world = session.world
+    steps, world = steps_per_epoch(config, len(store.names)), session.world
     trainer = Trainer(networks, config, text, steps, session.device, world)
     stage1 = stage1_key(session, annotations, start)
     records = resume(folder, session.cache, trainer, digest, stage1)
-    first, total = trainer.step, trainer.total_steps
-    monitor = Monitor()
+    first, total, monitor = trainer.step, trainer.total_steps, Monitor()
     for record in records:  # what an earlier start was told of is not told again
         monitor.add(record)
     ahead = 0 if session.device == "cpu" else 2
     drawn = shared_batches(store, config, share_of(config, world), first, total, ahead)
-    told = (JsonLines(), *session.trackers) if world.first else ()
-    with session.progress("train", total, first) as advance, tracking(told, config, folder.path) as track:
+    log_file = (folder.log if world.first else Path(os.devnull)).open("a", encoding="utf-8")
+    told = tracking(session.trackers if world.first else (), config, folder.path)
+    with session.progress("train", total, first) as advance, log_file as log, told as track:
         for result in cotrain(trainer, drawn):
             records.append(result.record())
+            log.write(json.dumps(records[-1]) + "\n")
             track.step(records[-1])
             found = monitor.add(records[-1])
             for collapse in found + (monitor.end() if trainer.step == total else []):
@@ -232,6 +232,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
                 session.cache.put(stage1, arrays, {"log": json.dumps(records)})
             due = trainer.step % config.train.checkpoint_every == 0 or trainer.step == total
             if world.first and due:
+                log.flush()
                 checkpoint.save_training(folder.checkpoint, trainer, digest)
             advance(f"loss {result.loss:.2f}")
     knows_points = any(record.get("pairs", 1) for record in records)
@@ -314,8 +315,7 @@ def fit(session: Session, command: str) -> None:
     if not session.world.first:
         return
     shares = predict(session, annotations, pair, session.folder.predictions)
-    rows = [row(session, evaluation)]
-    config = session.config
+    config, rows = session.config, [row(session, evaluation)]
     with tracking(session.trackers, config, session.folder.path) as track:
         track.result(results_json(config.recipe, config.data.source, config.seed, rows)["rows"][0])
     report(session, annotations, pair, rows, session.folder, command, None if has_truth else shares)

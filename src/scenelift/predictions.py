@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from scenelift.classes import ClassTable
 from scenelift.export import write_legend
-from scenelift.files import read_json, write_json
+from scenelift.files import is_temp, read_json, write_json
 from scenelift.formats import DEFAULT_FORMATS, SCENE_FORMATS, Format, Target
 from scenelift.predict import Predictor
 from scenelift.progress import Progress, silent
@@ -30,7 +31,7 @@ def write_predictions(
 ) -> dict[str, dict[str, float]]:
     """Write predictions of scenes, each scene computed once for all formats, and a legend.
 
-    What an earlier start with this digest has finished is not done again.
+    What an earlier start with this digest has finished, and is still whole, is not done again.
 
     Args:
         source: of the scenes.
@@ -51,7 +52,7 @@ def write_predictions(
     done_file = out / "done.json"
     done = _begin(done_file, digest, formats)
     write_legend(out / "legend.svg", classes)
-    left = {name: _left(name, writers, done["formats"]) for name in names}
+    left = {name: _left(name, writers, done["formats"], out) for name in names}
     todo = [name for name in names if left[name]]
     with progress("predict", len(names), len(names) - len(todo)) as advance:
         for name in todo:
@@ -59,7 +60,7 @@ def write_predictions(
             counts = _write_scene(source.scene(name), predictor, chosen, classes)
             done["scenes"][name] = {**done["scenes"].get(name, {}), **counts}
             for key in left[name]:
-                done["formats"][key][name] = writers[key].place(name).exists()
+                done["formats"][key][name] = _digest_of(writers[key].places(name), out)
             write_json(done_file, done)
             advance(name)
     for writer in writers.values():
@@ -68,7 +69,7 @@ def write_predictions(
 
 
 def _begin(done_file: Path, digest: str, formats: Sequence[str]) -> dict[str, Any]:
-    """What is done: counts by scene, and by format and scene whether there was anything to write."""
+    """What is done: counts by scene, and by format and scene the digest of what was written."""
     done: dict[str, Any] = read_json(done_file) if done_file.is_file() else {}
     if done.get("digest") != digest or "formats" not in done:
         done = {"digest": digest, "scenes": {}, "formats": {}}
@@ -77,13 +78,33 @@ def _begin(done_file: Path, digest: str, formats: Sequence[str]) -> dict[str, An
     return done
 
 
-def _left(name: str, writers: Mapping[str, Format], done: Mapping[str, Mapping[str, bool]]) -> list[str]:
-    """Formats that a scene is not written in, or whose files are gone since."""
+def _left(
+    name: str, writers: Mapping[str, Format], done: Mapping[str, Mapping[str, str | None]], out: Path
+) -> list[str]:
+    """Formats that a scene is not written in, or whose files are not what they were, to the last bit."""
     return [
         key
         for key, writer in writers.items()
-        if name not in done[key] or (done[key][name] and not writer.place(name).exists())
+        if name not in done[key] or done[key][name] != _digest_of(writer.places(name), out)
     ]
+
+
+def _digest_of(places: Sequence[Path], out: Path) -> str | None:
+    """Hex digest of names and contents of files, those in folders too; ``None`` if one cannot be read.
+
+    Hashing is fast beside predicting.
+    """
+    state = hashlib.blake2b(digest_size=16)
+    try:
+        for place in places:
+            for path in sorted(place.iterdir()) if place.is_dir() else [place]:
+                if path.is_file() and not is_temp(path):
+                    data = path.read_bytes()
+                    state.update(f"{path.relative_to(out).as_posix()} {len(data)}\n".encode())
+                    state.update(data)
+    except OSError:
+        return None
+    return state.hexdigest()
 
 
 def _write_scene(

@@ -1,4 +1,4 @@
-"""Who is told of a training: ``log.jsonl`` always, and trackers such as TensorBoard beside it.
+"""Who is told of a training, beside ``log.jsonl``: TensorBoard, and trackers of others.
 
 A tracker only listens. It is no part of the configuration, no digest knows of it, and a run is the same with
 and without.
@@ -6,7 +6,6 @@ and without.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from scenelift.config import Config
 from scenelift.errors import ConfigError, SceneLiftError, one_line
-from scenelift.files import cannot_write
 from scenelift.runfolder import RunFolder
 
 if TYPE_CHECKING:
@@ -51,33 +49,6 @@ class Tracker(Protocol):
     def close(self) -> None:
         """Write what is left; told even if the training fails or is stopped."""
         ...
-
-
-class JsonLines:
-    """``log.jsonl``: a line for each step, on disk as soon as it is taken. It must not fail quietly."""
-
-    def start(self, config: Config, folder: Path) -> None:
-        """Open the log to go on. Raises `OutputError`."""
-        self._path = RunFolder(folder).log
-        try:
-            self._file = self._path.open("ab", buffering=0)
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
-
-    def step(self, record: Mapping[str, Any]) -> None:
-        """Write a line. Raises `OutputError`."""
-        line = (json.dumps(record) + "\n").encode()
-        try:
-            self._file.write(line)
-        except OSError as error:
-            raise cannot_write(self._path, error, len(line)) from error
-
-    def result(self, row: Mapping[str, Any]) -> None:
-        """Nothing: results have a file of their own."""
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 class TensorBoard:

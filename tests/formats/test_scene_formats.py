@@ -269,6 +269,9 @@ def test_several_formats_ask_the_networks_once(source: TinySource, tmp_path: Pat
     (tmp_path / "scene1" / "points.las").unlink()
     assert export(source, tmp_path, "ply", "las").asked == ["3D"]
     assert {p for p, t in written.items() if p.stat().st_mtime_ns != t} == {tmp_path / "scene1/points.las"}
+    damaged = tmp_path / "coco" / "panoptic" / "scene0" / "f1.png"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    assert export(source, tmp_path, "ply", "coco").asked == ["2D"]
     assert export(source, tmp_path, "ply", digest="two").asked == ["3D"] * 2
     assert len(PlyData.read(tmp_path / "scene0" / "points.ply")["vertex"]) == 400
 

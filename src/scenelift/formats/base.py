@@ -52,8 +52,8 @@ class Format:
     def check(cls, source: SceneSource, classes: ClassTable, config: Config) -> None:
         """Raise `ConfigError` if this run cannot be written so; called before any work."""
 
-    def place(self, scene: str) -> Path:
-        """A file or folder that is there once the scene is written, if it had anything to write."""
+    def places(self, scene: str) -> tuple[Path, ...]:
+        """Files, and folders of nothing else, that hold a scene; none is there if it had nothing to write."""
         raise NotImplementedError
 
     def frame(self, scene: Scene, frame: Frame, prediction: Prediction) -> None:

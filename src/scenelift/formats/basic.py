@@ -16,14 +16,14 @@ class Ply(Format):
 
     wants_points = True
 
-    def place(self, scene: str) -> Path:
+    def places(self, scene: str) -> tuple[Path, ...]:
         """The cloud."""
-        return self.target.out / safe_name(scene) / "points.ply"
+        return (self.target.out / safe_name(scene) / "points.ply",)
 
     def points(self, scene: Scene, prediction: Prediction) -> None:
         """Write the cloud."""
         classes = self.target.classes
-        where = self.place(scene.name)
+        (where,) = self.places(scene.name)
         write_labelled_ply(where, scene.points_world, prediction.labels, prediction.confidence, classes)
 
 
@@ -32,13 +32,14 @@ class Png(Format):
 
     wants_frames = True
 
-    def place(self, scene: str) -> Path:
-        """The folder of label images."""
-        return self.target.out / safe_name(scene) / "labels"
+    def places(self, scene: str) -> tuple[Path, ...]:
+        """The folders of both kinds."""
+        folder = self.target.out / safe_name(scene)
+        return folder / "labels", folder / "overlays"
 
     def frame(self, scene: Scene, frame: Frame, prediction: Prediction) -> None:
         """Write both images of a frame."""
-        folder, file = self.target.out / safe_name(scene.name), safe_name(frame.name)
-        classes = self.target.classes
-        write_label_png(folder / "labels" / f"{file}.png", prediction.labels, classes)
-        write_jpeg(folder / "overlays" / f"{file}.jpg", overlay(frame.image, prediction.labels, classes))
+        labels, overlays = self.places(scene.name)
+        file, classes = safe_name(frame.name), self.target.classes
+        write_label_png(labels / f"{file}.png", prediction.labels, classes)
+        write_jpeg(overlays / f"{file}.jpg", overlay(frame.image, prediction.labels, classes))

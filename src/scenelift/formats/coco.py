@@ -37,8 +37,12 @@ class Coco(Format):
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
-    def place(self, scene: str) -> Path:
-        """The scene's own JSON."""
+    def places(self, scene: str) -> tuple[Path, ...]:
+        """The scene's own JSON, and its folders."""
+        name = safe_name(scene)
+        return (self._json(scene), self._folder / "panoptic" / name, self._folder / "images" / name)
+
+    def _json(self, scene: str) -> Path:
         return self._folder / "scenes" / f"{safe_name(scene)}.json"
 
     def frame(self, scene: Scene, frame: Frame, prediction: Prediction) -> None:
@@ -55,12 +59,12 @@ class Coco(Format):
     def end(self, scene: Scene) -> None:
         """Write the scene's JSON."""
         if self._images:
-            write_json(self.place(scene.name), self._tree(self._images, self._annotations))
+            write_json(self._json(scene.name), self._tree(self._images, self._annotations))
         self._images, self._annotations = [], []
 
     def finish(self) -> None:
         """Write the JSON of all scenes."""
-        parts = [read_json(place) for place in map(self.place, self.target.names) if place.is_file()]
+        parts = [read_json(place) for place in map(self._json, self.target.names) if place.is_file()]
         merged = [[row for part in parts for row in part[key]] for key in ("images", "annotations")]
         write_json(self._folder / "panoptic.json", self._tree(*merged))
 

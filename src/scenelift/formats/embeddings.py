@@ -49,15 +49,15 @@ class PointEmbeddings(_Embeddings):
 
     wants_points = True
 
-    def place(self, scene: str) -> Path:
+    def places(self, scene: str) -> tuple[Path, ...]:
         """The file."""
-        return self.target.out / safe_name(scene) / "embeddings.safetensors"
+        return (self.target.out / safe_name(scene) / "embeddings.safetensors",)
 
     def points(self, scene: Scene, prediction: Prediction) -> None:
         """Write the cloud's embeddings."""
         found = self.target.predictor.point_embeddings(scene)
         self._write(
-            self.place(scene.name),
+            self.places(scene.name)[0],
             {"embeddings": found.astype(np.float16), "points": scene.points_world},
         )
 
@@ -70,12 +70,12 @@ class PixelEmbeddings(_Embeddings):
 
     wants_frames = True
 
-    def place(self, scene: str) -> Path:
+    def places(self, scene: str) -> tuple[Path, ...]:
         """The folder."""
-        return self.target.out / safe_name(scene) / "embeddings"
+        return (self.target.out / safe_name(scene) / "embeddings",)
 
     def frame(self, scene: Scene, frame: Frame, prediction: Prediction) -> None:
         """Write a frame's embeddings."""
         found = self.target.predictor.frame_embeddings(frame)
-        path = self.place(scene.name) / f"{safe_name(frame.name)}.safetensors"
+        path = self.places(scene.name)[0] / f"{safe_name(frame.name)}.safetensors"
         self._write(path, {"embeddings": found.astype(np.float16)})

@@ -32,9 +32,9 @@ class Las(Format):
     wants_points = True
     suffix: ClassVar[str] = ".las"
 
-    def place(self, scene: str) -> Path:
+    def places(self, scene: str) -> tuple[Path, ...]:
         """The cloud."""
-        return self.target.out / safe_name(scene) / f"points{self.suffix}"
+        return (self.target.out / safe_name(scene) / f"points{self.suffix}",)
 
     def points(self, scene: Scene, prediction: Prediction) -> None:
         """Write the cloud."""
@@ -42,7 +42,7 @@ class Las(Format):
         data = encode_las(
             scene.points_world, scene.rgb, *said, self.target.classes, packed=self.suffix == ".laz"
         )
-        atomic_write(self.place(scene.name), data)
+        atomic_write(self.places(scene.name)[0], data)
 
 
 class Laz(Las):

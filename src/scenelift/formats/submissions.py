@@ -55,11 +55,11 @@ class SemanticKitti(Format):
             raise _foreign("semantickitti", "KITTI odometry (a folder with sequences/)", config)
         _expect_classes("semantickitti", classes, SEMANTIC_KITTI)
 
-    def place(self, scene: str) -> Path:
+    def places(self, scene: str) -> tuple[Path, ...]:
         """The scan's file."""
         drive, stem = self._source.scan(scene)
         folder = self.target.out / "semantickitti" / "sequences" / drive.key / "predictions"
-        return folder / f"{stem}.label"
+        return (folder / f"{stem}.label",)
 
     def points(self, scene: Scene, prediction: Prediction) -> None:
         """Write one id for each row of the scan's file, those without a finite coordinate too."""
@@ -69,7 +69,7 @@ class SemanticKitti(Format):
             rows = np.zeros(len(kept), "<u4")
             rows[kept] = raw
             raw = rows
-        atomic_write(self.place(scene.name), raw.tobytes())
+        atomic_write(self.places(scene.name)[0], raw.tobytes())
 
 
 class NuScenesLidarseg(Format):
@@ -101,16 +101,17 @@ class NuScenesLidarseg(Format):
                 f"every point, found predict.source={config.predict.source}; export a recipe that trains"
             )
 
-    def place(self, scene: str) -> Path:
+    def places(self, scene: str) -> tuple[Path, ...]:
         """The key frame's file."""
         token = self._source.tables.lidar_token[self._source.samples[scene]]
-        return self.target.out / "nuscenes" / "lidarseg" / self._part(scene) / f"{token}_lidarseg.bin"
+        folder = self.target.out / "nuscenes" / "lidarseg" / self._part(scene)
+        return (folder / f"{token}_lidarseg.bin",)
 
     def points(self, scene: Scene, prediction: Prediction) -> None:
         """Write one number for each point of the key frame."""
         tables, sample = self._source.tables, self._source.samples[scene.name]
         rows = count_points(self._source.folder / tables.path(int(tables.sample_row[sample, 0])))
-        atomic_write(self.place(scene.name), self._numbers[prediction.labels[:rows]].tobytes())
+        atomic_write(self.places(scene.name)[0], self._numbers[prediction.labels[:rows]].tobytes())
 
     def finish(self) -> None:
         """Write what the server wants to know of the method."""
