@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -353,3 +354,16 @@ def test_without_hard_links_it_is_copied(
     checkpoint.save_training(path, trainer, "digest")
     path.unlink()
     assert_same(restored(path, store)[1], states[2])
+
+
+def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
+    """safetensors tells of the system's errors in a kind of its own."""
+    path = tmp_path / "networks.safetensors"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"file larger than the system allows: needs [\d,]+ bytes"):
+            checkpoint.save_networks(path, nn.Linear(1024, 1024), torch.eye(4, 8), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

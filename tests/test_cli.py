@@ -28,7 +28,7 @@ from scenelift.types import F16, F32, Frame, Masks
 
 COMMANDS = [
     "demo", "check", "plan", "annotate", "train", "evaluate", "predict", "export", "fit", "weights", "table",
-    "cache ls", "cache verify", "cache prune",
+    "doctor", "cache ls", "cache verify", "cache prune",
 ]  # fmt: skip
 NAMES = "wall, floor, box / crate"
 STEPS = 6
@@ -401,7 +401,8 @@ def start(args: Sequence[str]) -> subprocess.Popen[str]:
         "main()"
     )
     here = str(Path(__file__).parent)
-    env = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
+    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-c", code, *args], stdout=pipe, stderr=pipe, text=True, env=env)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 
 from fixtures_bench import Bench
-from scenelift.compare import DEMO_DATA, DEMO_RECIPES, Comparison, compare, spread
+from scenelift.compare import DEMO_DATA, DEMO_RECIPES, Comparison, compare, expect_own, spread
 from scenelift.config import SyntheticData
-from scenelift.errors import ConfigError, RunError
+from scenelift.errors import ConfigError, OutputError, RunError
 from scenelift.recipes import load
 from scenelift.report import ReportRow
 from scenelift.runfolder import RunFolder
@@ -113,3 +114,38 @@ def test_spread_is_mean_and_sample_deviation() -> None:
     assert lines[2] == f"| a | {cells[0]} | {cells[1]} |"
     assert lines[3].endswith("| 50.0 ± 0.0 |")
     assert spread({0: [row("a", 0.2, 0.3)]}).splitlines()[2] == "| a | 20.0 | 30.0 |"
+
+
+# --- the folder, looked at before any work -----------------------------------------------------------------
+
+
+def test_a_folder_of_other_things_is_refused_untouched(tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("dear")
+    with pytest.raises(RunError, match=r"found other files in it \(diary\.txt\); choose another folder"):
+        expect_own(tmp_path)
+    assert [item.name for item in tmp_path.iterdir()] == ["diary.txt"]
+
+
+@pytest.mark.parametrize("names", [[], ["seed0"], ["cache"], ["cache", "seed3", "notes.txt"]])
+def test_a_new_folder_or_an_earlier_demo_will_do(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+    expect_own(tmp_path)
+    expect_own(tmp_path / "not" / "yet")
+    assert sorted(item.name for item in tmp_path.iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("below", ["", "demo", "a/b"])
+def test_a_file_in_the_way_is_told(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("dear")
+    with pytest.raises(OutputError, match=r"^cannot write .*file.*: a file stands where a folder is needed"):
+        expect_own(tmp_path / "file" / below)
+
+
+def test_a_folder_without_permission_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **keys: object) -> None:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr("scenelift.compare.TemporaryFile", refuse)
+    with pytest.raises(OutputError, match="no permission to write there"):
+        expect_own(tmp_path / "demo")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from rich.console import Console
 
@@ -73,3 +75,16 @@ class Discard:
 
     def flush(self) -> None:
         pass
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 120])
+def test_a_narrow_terminal_still_tells_how_long(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    console = Console(force_terminal=True, width=width, record=True, file=Discard())
+    monkeypatch.setattr("rich.console.Console", lambda stderr: console)
+    with bars("base_clip: annotate", 480, 2) as advance:
+        advance("1.4 images/s, and more that nobody needs to know of a frame")
+    last = "base_" + console.export_text().rstrip().rpartition("base_")[2]
+    assert "3/480" in last
+    assert re.search(r"ETA [-\d]:[-\d]{2}:[-\d]{2}", last)
+    assert len(last) <= width
+    assert ("1.4 im" in last) == (width >= 60)

@@ -74,12 +74,12 @@ class TestClaim:
     def test_a_file_in_its_place(self, run: RunFolder) -> None:
         run.path.parent.mkdir(parents=True)
         run.path.write_text("a file")
-        with pytest.raises(OutputError, match=r"--out .* cannot be made: File exists"):
+        with pytest.raises(OutputError, match=r"cannot write .*run: a file stands where a folder is needed"):
             run.claim(Config())
 
     def test_a_file_above_it(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("a file")
-        with pytest.raises(OutputError, match="cannot be made: Not a directory"):
+        with pytest.raises(OutputError, match="a file stands where a folder is needed"):
             RunFolder(tmp_path / "file" / "run").claim(Config())
 
     def test_after_a_kill_while_claiming(self, run: RunFolder) -> None:

@@ -5,9 +5,11 @@ The header names the format, the digest of what the state belongs to, the step, 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from scenelift.classes import ClassTable
+from scenelift.config import Config
 from scenelift.cotrain import Trainer
 from scenelift.errors import RunError, one_line
 from scenelift.files import atomic_path
@@ -138,6 +142,29 @@ def restore_training(path: Path, trainer: Trainer, digest: str) -> Path | None:
     return None
 
 
+def about_networks(
+    digest: str, config: Config, classes: ClassTable, target_dim: int, knows_points: bool
+) -> dict[str, Any]:
+    """What stands beside trained networks, for `scenelift.api.TrainedRun` to build them again.
+
+    Args:
+        digest: of all they were trained from.
+        config: of the run.
+        classes: what they segment.
+        target_dim: channels of the latent target's features.
+        knows_points: whether the 3D network saw any label.
+    """
+    return {
+        "digest": digest,
+        "knows_points": knows_points,
+        "config": config.model_dump(mode="json"),
+        "classes": list(classes.names),
+        "prompts": [list(phrases) for phrases in classes.prompts],
+        "colors": classes.colors.tolist(),
+        "target_dim": target_dim,
+    }
+
+
 def save_networks(path: Path, networks: nn.Module, text: Tensor, about: Mapping[str, Any]) -> None:
     """Write trained networks and the text embeddings of their classes.
 
@@ -176,7 +203,11 @@ def _write(
     path.parent.mkdir(parents=True, exist_ok=True)
     size = sum(value.numel() * value.element_size() for value in plain.values())
     with atomic_path(path, size) as temp:
-        safetensors.torch.save_file(plain, temp, metadata={"scenelift": json.dumps(full)})
+        try:
+            safetensors.torch.save_file(plain, temp, metadata={"scenelift": json.dumps(full)})
+        except safetensors.SafetensorError as error:  # tells of a full disk in words only
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, one_line(error)) from error
         if previous is not None and path.is_file():
             with atomic_path(previous, size) as second:
                 _second_name(path, second)

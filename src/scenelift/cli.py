@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scenelift import cli_annotate, cli_cache, cli_data, cli_plan, cli_sweep, cli_tables
+from scenelift import cli_annotate, cli_cache, cli_data, cli_doctor, cli_plan, cli_sweep, cli_tables
 from scenelift.cli_data import Data, printable
 from scenelift.cli_options import (
     CacheRoot,
@@ -29,7 +29,9 @@ from scenelift.cli_options import (
     Seed,
     Set,
     Teacher,
+    Track,
     command_line,
+    show_table,
 )
 from scenelift.errors import ConfigError, PeerError, SceneLiftError
 from scenelift.workers import PEER_LOST, enter, is_watched
@@ -54,6 +56,7 @@ app.command(
 app.command("weights", epilog="Example: scenelift weights --sam facebook/sam-vit-base --download")(
     cli_annotate.weights
 )
+app.command("doctor", epilog="Example: scenelift doctor --json")(cli_doctor.doctor)
 app.command("plan", epilog="Example: scenelift plan /data/scannet --gpus 8")(cli_plan.plan)
 app.command("table", epilog="Example: scenelift table table2 --data synthetic --seeds 3 --out tables")(
     cli_tables.table
@@ -66,6 +69,15 @@ if TYPE_CHECKING:
     from scenelift.world import World
 
 SetOn = Annotated[list[str] | None, typer.Option("--set", help="A key of --on's data.")]
+As = Annotated[
+    str,
+    typer.Option(
+        "--as",
+        metavar="FORMATS",
+        help="ply, png, las, laz, coco, semantickitti, nuscenes, embeddings, pixel-embeddings; "
+        "export also has onnx, torch. Several with commas.",
+    ),
+]
 RunArg = Annotated[Path, typer.Argument(help="Folder of a run, as given to --out.")]
 
 
@@ -74,6 +86,7 @@ class _Stopped(BaseException):
 
 
 def _stop(signum: int, frame: object) -> None:
+    signal.signal(signum, signal.SIG_DFL)  # who asks again wants it at once, and no traceback
     raise _Stopped(signum)
 
 
@@ -132,13 +145,10 @@ def demo(
     cache: CacheRoot = None,
 ) -> None:
     """Build rooms, simulate teachers, train, and compare methods. No downloads, no GPU, no labels."""
-    from rich.console import Console
-
-    from scenelift.compare import DEMO_DATA, DEMO_RECIPES, Comparison, compare, spread
+    from scenelift.compare import DEMO_DATA, DEMO_RECIPES, Comparison, compare, expect_own, spread
     from scenelift.device import resolve_device
     from scenelift.files import atomic_write
     from scenelift.progress import bars
-    from scenelift.report import terminal_table
 
     if size not in DEMO_DATA:
         raise ConfigError(f"--size: expected {' or '.join(DEMO_DATA)}, found {size!r}")
@@ -151,9 +161,10 @@ def demo(
         tuple(set_ or ()),
         resolve_device(device),
     )
+    expect_own(out)
     rows = {number: compare(asked, number, bars) for number in range(seed, seed + seeds)}
     for number, table in rows.items():
-        Console().print(terminal_table(table))
+        show_table(table)
         typer.echo(f"report: {out / f'seed{number}' / 'report.html'}")
     if seeds > 1:
         table_of_seeds = spread(rows)
@@ -180,14 +191,16 @@ def train(
     devices: Devices = None,
     nodes: Nodes = None,
     precision: Precision = None,
+    track: Track = None,
 ) -> None:
     """Train both networks; annotates first what is not annotated yet."""
     if (world := enter(devices, nodes, device)) is None:
         return
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
+    from scenelift.tracking import open_trackers
 
-    teachers = Teachers(teacher, clip, sam)
+    trackers, teachers = open_trackers(track), Teachers(teacher, clip, sam)
     session = open_session(
         data,
         out,
@@ -203,6 +216,7 @@ def train(
         preset,
         world,
     )
+    session.trackers = trackers
     pipeline.check(session)
     pair = pipeline.train(session, pipeline.annotate(session))
     _say(world, "this recipe trains nothing" if pair is None else f"networks: {session.folder.networks}")
@@ -222,11 +236,8 @@ def evaluate(
     nodes: Nodes = None,
 ) -> None:
     """Compare a run's predictions with ground truth; prints and saves mIoU and coverage."""
-    from rich.console import Console
-
     from scenelift import pipeline
     from scenelift.options import Teachers, reopen_session, resolve_config, session_elsewhere
-    from scenelift.report import terminal_table
 
     if on is not None:
         if (devices or 1) * (nodes or 1) > 1:
@@ -240,7 +251,7 @@ def evaluate(
         target = resolve_config(on, "cns", None, None, Teachers(), set_, 0, device)
         elsewhere = session_elsewhere(trained, target, folder, device)
         rows = [pipeline.evaluate_elsewhere(elsewhere, trained.pair)]
-        Console().print(terminal_table(rows))
+        show_table(rows)
         typer.echo(f"results: {folder.results}")
         return
     if set_:
@@ -254,50 +265,72 @@ def evaluate(
     if not world.first:
         return
     pipeline.report(session, annotations, pair, rows, session.folder, command_line())
-    Console().print(terminal_table(rows))
+    show_table(rows)
     typer.echo(f"report: {session.folder.report}")
 
 
 @app.command(epilog="Example: scenelift predict run other_room/ --out labelled")
-def predict(run: RunArg, data: Data, out: Out, set_: Set = None, device: Device = "auto") -> None:
+def predict(
+    run: RunArg, data: Data, out: Out, as_: As = "ply,png", set_: Set = None, device: Device = "auto"
+) -> None:
     """Label new data with the networks of a run; no teacher is needed."""
     from scenelift import pipeline
     from scenelift.api import TrainedRun
+    from scenelift.formats import check_formats, parse_formats, scenes_only
     from scenelift.options import Teachers, resolve_config, session_elsewhere
     from scenelift.predict import Predictor
     from scenelift.predictions import write_predictions
     from scenelift.runfolder import RunFolder
 
+    formats = scenes_only(parse_formats(as_))
     trained = TrainedRun(run, device)
     target = resolve_config(data, "cns", None, None, Teachers(), set_, 0, device)
     session = session_elsewhere(trained, target, RunFolder(out), device)
+    check_formats(formats, session.source, session.classes, session.config)
     pipeline.check(session)
     session.folder.claim(session.config)
     predictor = Predictor(session.config, trained.pair, None)
     names = session.names("train", "val")
     digest = f"{session.config.digest()} {trained.pair.digest}"
-    write_predictions(
-        session.source, names, session.classes, predictor, digest, out / "predictions", session.progress
-    )
+    place, progress = out / "predictions", session.progress
+    write_predictions(session.source, names, session.classes, predictor, digest, place, progress, formats)
     typer.echo(f"predictions: {out / 'predictions'}")
 
 
-@app.command(epilog="Example: scenelift export run --to labelled")
+@app.command(epilog="Example: scenelift export run --to labelled --as ply,las,onnx")
 def export(
     run: RunArg,
     to: Annotated[Path, typer.Option(help="Folder for the files.")],
+    as_: As = "ply,png",
     device: Device = "auto",
     cache: CacheRoot = None,
     download: Download = False,
 ) -> None:
-    """Write a run's labels of its own scenes: labelled PLY, label PNGs, overlays, legend."""
+    """Write a run's labels of its own scenes, or its networks, in the formats of other programs."""
     from scenelift import pipeline
-    from scenelift.options import reopen_session
+    from scenelift.formats import NETWORK_FORMATS, SCENE_FORMATS, check_formats, parse_formats
 
-    session = reopen_session(run, device, cache, download)
-    annotations = pipeline.annotate(session)
-    pipeline.predict(session, annotations, pipeline.train(session, annotations), to)
-    typer.echo(f"exported: {to}")
+    names = parse_formats(as_)
+    of_scenes = [name for name in names if name in SCENE_FORMATS]
+    if of_scenes:
+        from scenelift.options import reopen_session
+
+        session = reopen_session(run, device, cache, download)
+        check_formats(of_scenes, session.source, session.classes, session.config)
+    if of_networks := [name for name in names if name in NETWORK_FORMATS]:
+        from scenelift.api import TrainedRun
+        from scenelift.progress import bars
+
+        trained = TrainedRun(run, "cpu")
+        for name in of_networks:
+            with bars(f"export {name}", 1, 0) as advance:
+                file = NETWORK_FORMATS[name](trained.pair, trained.classes, to)
+                advance("")
+            typer.echo(f"exported: {file}")
+    if of_scenes:
+        annotations = pipeline.annotate(session)
+        pipeline.predict(session, annotations, pipeline.train(session, annotations), to, of_scenes)
+        typer.echo(f"exported: {to}")
 
 
 @app.command(epilog='Example: scenelift fit my_room/ --classes "wall, floor, chair" --out run')
@@ -319,14 +352,16 @@ def fit(
     devices: Devices = None,
     nodes: Nodes = None,
     precision: Precision = None,
+    track: Track = None,
 ) -> None:
     """Everything on your own capture: check, annotate, train, predict, report."""
     if (world := enter(devices, nodes, device)) is None:
         return
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
+    from scenelift.tracking import open_trackers
 
-    teachers = Teachers(teacher, clip, sam)
+    trackers, teachers = open_trackers(track), Teachers(teacher, clip, sam)
     session = open_session(
         data,
         out,
@@ -342,5 +377,6 @@ def fit(
         preset,
         world,
     )
+    session.trackers = trackers
     pipeline.fit(session, command_line())
     _say(world, f"labels: {session.folder.predictions}\nreport: {session.folder.report}")

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from scenelift.report import ReportRow
+
+_RECIPE = 8
+"""Columns of the terminal that the recipe's name needs at least."""
 
 Out = Annotated[Path, typer.Option(help="Folder for the results; an earlier run there goes on.")]
 Recipe = Annotated[str, typer.Option(help="Method or ablation by name, or a YAML file.")]
@@ -34,6 +41,29 @@ Devices = Annotated[
 Nodes = Annotated[int | None, typer.Option(min=1, help="Hosts, each started by torchrun or srun.")]
 Precision = Annotated[str | None, typer.Option(help="32-true or bf16-mixed; as --set train.precision.")]
 CacheRoot = Annotated[Path | None, typer.Option("--cache", help="Annotation cache; OUT/cache if absent.")]
+
+Track = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TRACKER", help="Tell of every step: tensorboard, or package.module:Class."),
+]
+
+
+def show_table(rows: Sequence[ReportRow]) -> None:
+    """Print the table of methods; in a terminal too narrow for it, a line each, so that no figure is cut."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    from scenelift.report import terminal_table
+    from scenelift.report.data import percent
+
+    console, table = Console(), terminal_table(rows)
+    if Measurement.get(console, console.options, table).minimum + _RECIPE <= console.width:
+        console.print(table)
+        return
+    typer.echo("mIoU in %")
+    for row in rows:
+        in_2d, in_3d = percent(row.on("2D").miou), percent(row.on("3D").miou)
+        typer.echo(f"{row.recipe}: 2D {in_2d}, 3D {in_3d}")
 
 
 def command_line() -> str:

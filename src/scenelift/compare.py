@@ -5,13 +5,17 @@ Annotations are shared through the cache, and so is stage 1 of recipes that diff
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from scenelift import pipeline
-from scenelift.errors import ConfigError
+from scenelift.errors import ConfigError, RunError
+from scenelift.files import cannot_write, is_temp
 from scenelift.progress import Advance, Progress, silent
 from scenelift.recipes import load
 from scenelift.report import ReportRow
@@ -48,6 +52,29 @@ class Comparison:
     command: str
     overrides: tuple[str, ...] = ()
     device: str = "cpu"
+
+
+def expect_own(out: Path) -> None:
+    """Make sure that a folder may hold a comparison, before any work and before anything is written to it.
+
+    Raises:
+        RunError: it holds other things.
+        OutputError: it is a file, or nothing can be written there.
+    """
+    try:
+        names = [item.name for item in out.iterdir() if not is_temp(item)] if out.is_dir() else []
+        if names and not any(name == "cache" or re.fullmatch(r"seed\d+", name) for name in names):
+            raise RunError(
+                f"--out {out}: expected a new folder or one of an earlier demo, found other files in it "
+                f"({names[0]}); choose another folder"
+            )
+        nearest = next(place for place in (out, *out.absolute().parents) if place.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "")
+        with TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise cannot_write(out, error) from None
 
 
 def compare(asked: Comparison, seed: int, progress: Progress = silent) -> list[ReportRow]:

@@ -45,6 +45,7 @@ _NO_WAY = {
     errno.ENOTDIR: "a file stands where a folder is needed",
     errno.EEXIST: "a file stands where a folder is needed",
     errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOENT: "there is no such folder, or it takes no files",
 }
 
 
@@ -76,7 +77,7 @@ def atomic_path(path: Path, needed_bytes: int | None = None) -> Iterator[Path]:
         with suppress(OSError):  # some network file systems cannot sync a folder; the file is whole anyway
             _sync(path.parent)
     except OSError as error:
-        raise _cannot_write(path, error, needed_bytes) from error
+        raise cannot_write(path, error, needed_bytes) from error
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
@@ -136,7 +137,14 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _cannot_write(path: Path, error: OSError, needed_bytes: int | None) -> OutputError:
+def cannot_write(path: Path, error: OSError, needed_bytes: int | None = None) -> OutputError:
+    """The error that says why a file cannot be written, and what to do.
+
+    Args:
+        path: of the file.
+        error: of the system.
+        needed_bytes: size of the whole file if known.
+    """
     if error.errno in _NO_ROOM:
         folder = next((p for p in path.absolute().parents if p.is_dir()), Path("/"))
         needed = "an unknown number of" if needed_bytes is None else f"{needed_bytes:,}"

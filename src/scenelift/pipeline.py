@@ -31,6 +31,7 @@ from scenelift.cotrain import Trainer, cotrain
 from scenelift.errors import ConfigError
 from scenelift.evaluate import Evaluation
 from scenelift.files import read_json, write_json
+from scenelift.formats import DEFAULT_FORMATS
 from scenelift.fusion import fuse
 from scenelift.models.image import fetch_weights
 from scenelift.models.networks import Networks
@@ -47,6 +48,7 @@ from scenelift.store import SceneStore
 from scenelift.summary import pictures, report_notes, report_row
 from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.teachers.registry import open_teachers
+from scenelift.tracking import Tracker, tracking
 from scenelift.world import ALONE, World
 
 _log = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Session:
         download: may weights be fetched that are not on this machine? No part of the configuration: a run is
             the same with and without.
         world: the processes that work on the run together, each with a session; the first writes its files.
+        trackers: told of every training step and of the result; no part of the configuration either.
     """
 
     config: Config
@@ -76,6 +79,7 @@ class Session:
     opened: SceneSource | None = None
     download: bool = False
     world: World = ALONE
+    trackers: tuple[Tracker, ...] = ()
 
     @cached_property
     def cache(self) -> Cache:
@@ -188,8 +192,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     config, folder = session.config, session.folder
     if not trains(config):
         return None
-    target = config.latent.target if config.latent.weight > 0 else None
-    distill = config.distill.weight > 0
+    target, distill = config.latent.target if config.latent.weight > 0 else None, config.distill.weight > 0
     store = SceneStore(session.source, session.names("train"), annotations, target, distill=distill)
     target_dim = store.target_dim()
     if session.download:
@@ -204,22 +207,22 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
             networks.load_state_dict(state)
             knows_points = about.get("knows_points", True)
             return NetworkPair(networks, text, config, session.device, digest, knows_points)
-    steps = steps_per_epoch(config, len(store.names))
-    world = session.world
+    steps, world = steps_per_epoch(config, len(store.names)), session.world
     trainer = Trainer(networks, config, text, steps, session.device, world)
     stage1 = stage1_key(session, annotations, start)
     records = resume(folder, session.cache, trainer, digest, stage1)
-    first, total = trainer.step, trainer.total_steps
-    monitor = Monitor()
+    first, total, monitor = trainer.step, trainer.total_steps, Monitor()
     for record in records:  # what an earlier start was told of is not told again
         monitor.add(record)
     ahead = 0 if session.device == "cpu" else 2
     drawn = shared_batches(store, config, share_of(config, world), first, total, ahead)
-    log_file = folder.log if world.first else Path(os.devnull)
-    with session.progress("train", total, first) as advance, log_file.open("a", encoding="utf-8") as log:
+    log_file = (folder.log if world.first else Path(os.devnull)).open("a", encoding="utf-8")
+    told = tracking(session.trackers if world.first else (), config, folder.path)
+    with session.progress("train", total, first) as advance, log_file as log, told as track:
         for result in cotrain(trainer, drawn):
             records.append(result.record())
             log.write(json.dumps(records[-1]) + "\n")
+            track.step(records[-1])
             found = monitor.add(records[-1])
             for collapse in found + (monitor.end() if trainer.step == total else []):
                 words = collapse.words(session.classes.names)
@@ -233,15 +236,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
                 checkpoint.save_training(folder.checkpoint, trainer, digest)
             advance(f"loss {result.loss:.2f}")
     knows_points = any(record.get("pairs", 1) for record in records)
-    about = {
-        "digest": digest,
-        "knows_points": knows_points,
-        "config": config.model_dump(mode="json"),
-        "classes": list(session.classes.names),
-        "prompts": [list(phrases) for phrases in session.classes.prompts],
-        "colors": session.classes.colors.tolist(),
-        "target_dim": target_dim,
-    }
+    about = checkpoint.about_networks(digest, config, session.classes, target_dim, knows_points)
     world.first_does(lambda: checkpoint.save_networks(folder.networks, networks, text, about))
     return NetworkPair(networks, text, config, session.device, digest, knows_points)
 
@@ -320,7 +315,9 @@ def fit(session: Session, command: str) -> None:
     if not session.world.first:
         return
     shares = predict(session, annotations, pair, session.folder.predictions)
-    rows = [row(session, evaluation)]
+    config, rows = session.config, [row(session, evaluation)]
+    with tracking(session.trackers, config, session.folder.path) as track:
+        track.result(results_json(config.recipe, config.data.source, config.seed, rows)["rows"][0])
     report(session, annotations, pair, rows, session.folder, command, None if has_truth else shares)
 
 
@@ -334,7 +331,11 @@ def row(session: Session, evaluation: Evaluation | None) -> ReportRow:
 
 
 def predict(
-    session: Session, annotations: Annotations, pair: NetworkPair | None, out: Path
+    session: Session,
+    annotations: Annotations,
+    pair: NetworkPair | None,
+    out: Path,
+    formats: Sequence[str] = DEFAULT_FORMATS,
 ) -> dict[str, dict[str, float]]:
     """Label every point and frame of the validation scenes, as files below ``out``.
 
@@ -344,7 +345,9 @@ def predict(
     predictor = Predictor(session.config, pair, annotations)
     digest = _predictions_digest(session, annotations, pair)
     names, classes = session.names("val"), session.classes
-    return write_predictions(session.source, names, classes, predictor, digest, out, session.progress)
+    return write_predictions(
+        session.source, names, classes, predictor, digest, out, session.progress, formats
+    )
 
 
 def report(

@@ -92,11 +92,7 @@ class NetworkPair:
     def _point_scores(self, points_xyz: F32, rgb: U8 | None, scores: Callable[[Output], Tensor]) -> Tensor:
         if not len(points_xyz):
             return self.text.new_zeros(0, len(self.text))
-        if not self.knows_points:
-            raise RunError(
-                "expected a 3D network that was trained, found one of a run on images alone; "
-                "train on data with clouds to label points"
-            )
+        self.expect_points()
         middle = (points_xyz.min(0) + points_xyz.max(0)) / 2  # as in training: far origins fit too
         points = torch.from_numpy(points_xyz - middle).to(self.device)
         one = torch.zeros(len(points), dtype=torch.int64, device=self.device)
@@ -105,9 +101,32 @@ class NetworkPair:
         inputs = voxel_inputs([colors], [len(points)], voxel, len(coords), self.config.inputs)
         return scores(self.networks.run_points(coords, inputs, self.text))[voxel]
 
+    def point_embeddings(self, points_xyz: F32, rgb: U8 | None) -> Tensor:
+        """As `point_probabilities`, but (N, dim) float32 embeddings of unit length, in the text's space."""
+        if not len(points_xyz):
+            return self.text.new_zeros(0, self.text.shape[1])
+        head = self.networks.points_head
+        return self._point_scores(points_xyz, rgb, lambda output: _unit(head, output.features))
+
+    def expect_points(self) -> None:
+        """Raise `RunError` if the 3D network was never trained."""
+        if not self.knows_points:
+            raise RunError(
+                "expected a 3D network that was trained, found one of a run on images alone; "
+                "train on data with clouds to label points"
+            )
+
+    @torch.no_grad()
+    def image_embeddings(self, image: U8) -> Tensor:
+        """(H, W, 3) uint8 image to (dim, h, w) float32 embeddings of unit length, at the network's stride."""
+        unit = _bytes(image).to(self.device).permute(2, 0, 1)[None].float() / 255
+        features = self.networks.run_images(unit, self.text).features[0]
+        rows = _unit(self.networks.image_head, features.flatten(1).T)
+        return rows.T.reshape(-1, *features.shape[1:])
+
     def _cosines(self, head: TextHead, features: Tensor) -> Tensor:
         """(n, F) features to (n, C) cosines."""
-        return F.normalize(head.embed(features).float(), dim=1) @ self.text.T
+        return _unit(head, features) @ self.text.T
 
 
 class Predictor:
@@ -168,6 +187,21 @@ class Predictor:
         if self._config.predict.ensemble:
             own = self._join_points(own, scene)
         return self._post_refine_points(best_prediction(own, (len(own),)), scene)
+
+    # --- embeddings of the networks, whatever else answers -------------------------------------------
+
+    def text_embeddings(self) -> F32:
+        """(C, dim) unit-length embeddings of the classes."""
+        return self._networks.text.cpu().numpy()
+
+    def frame_embeddings(self, frame: Frame) -> F32:
+        """(dim, h, w), see `NetworkPair.image_embeddings`."""
+        return self._networks.image_embeddings(frame.image).cpu().numpy()
+
+    def point_embeddings(self, scene: Scene) -> F32:
+        """(N, dim), see `NetworkPair.point_embeddings`."""
+        points = upright(scene.points_world, scene.up_world)
+        return self._networks.point_embeddings(points, scene.rgb).cpu().numpy()
 
     # --- the teacher alone ---------------------------------------------------------------------------
 
@@ -296,6 +330,11 @@ class Predictor:
     @property
     def _num_classes(self) -> int:
         return len(self._known.text)
+
+
+def _unit(head: TextHead, features: Tensor) -> Tensor:
+    """(n, F) features to (n, dim) float32 embeddings of unit length."""
+    return F.normalize(head.embed(features).float(), dim=1)
 
 
 def _mean_rows(values: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 15.0
 
+_NAME, _BAR, _NOTE = 28, 30, 10
+"""Characters of a terminal's line that what is done, the bar and the note get; the note at least."""
+
 Advance: TypeAlias = Callable[[str], None]
 """Call after each unit of work, with a short note such as the current loss (or an empty string)."""
 
@@ -37,24 +40,39 @@ def bars(what: str, total: int, done: int = 0) -> Iterator[Advance]:
 
 @contextmanager
 def _bar(console: Console, what: str, total: int, done: int) -> Iterator[Advance]:
+    """What is done, of how much, and for how long yet: a narrow terminal loses everything else first."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
+        ProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
-    columns = (
-        TextColumn("{task.description:<28}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
+    count = 2 * len(str(total)) + 1
+    left = console.width - count - len("ETA 0:00:00") - 3
+    name = min(_NAME, max(left, 1))
+    left -= name + 1
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, width=name)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, width=count)),
+    ]
+    if left >= _BAR + _NOTE:
+        columns.insert(1, BarColumn(_BAR))
+        left -= _BAR + 1
+    if left >= len("0:00:00") + _NOTE:
+        columns.append(TimeElapsedColumn(table_column=Column(no_wrap=True)))
+        left -= len("0:00:00") + 1
+    columns += [
+        TextColumn("ETA", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+    ]
+    if left >= _NOTE:
+        note = Column(no_wrap=True, max_width=left)
+        columns.append(TextColumn("{task.fields[note]}", markup=False, table_column=note))
     with RichProgress(*columns, console=console) as shown:
         task = shown.add_task(what, total=total, completed=done, note="")
         yield lambda note: shown.update(task, advance=1, note=note)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scenelift.config import Config
-from scenelift.errors import ConfigError, OutputError, RunError
-from scenelift.files import atomic_write, sweep_temp_files
+from scenelift.errors import ConfigError, RunError
+from scenelift.files import atomic_write, cannot_write, sweep_temp_files
 from scenelift.recipes import load_resolved
 
 
@@ -103,7 +103,7 @@ class RunFolder:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise OutputError(f"--out {self.path} cannot be made: {error.strerror}") from None
+                raise cannot_write(self.path, error) from None
             atomic_write(self.config, config.to_yaml().encode())
 
     def _expect_same(self, config: Config) -> None:

@@ -89,6 +89,9 @@ CITYSCAPES = _table(_CITYSCAPES)
 SEMANTIC_KITTI_LABELS = _look_up(_SEMANTIC_KITTI, _SEMANTIC_KITTI_IGNORED)
 """Class id by raw id of a .label file."""
 
+SEMANTIC_KITTI_RAW = (10, 11, 15, 18, 20, 30, 31, 32, 40, 44, 48, 49, 50, 51, 70, 71, 72, 80, 81)
+"""Raw id by class id, as the benchmark's servers want them (``learning_map_inv`` of semantic-kitti.yaml)."""
+
 KITTI_360_LABELS = _look_up(_CITYSCAPES, (*_KITTI_360_IDS, IGNORE))
 """Class id by id in a semantic image; 0-44 that are in no class, and 255, are ignored."""
 

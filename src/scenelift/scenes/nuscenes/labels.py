@@ -134,3 +134,17 @@ def split_scenes(version: str, split: str, scene_names: Sequence[str]) -> Mappin
     else:
         parts = {"train": lists["train"], "val": lists["val"] | lists["test"]}
     return {part: scenes.intersection(scene_names) for part, scenes in parts.items()}
+
+
+def official_part(version: str, scene_name: str) -> str | None:
+    """The official split that a scene is evaluated in: train, val or test; mini_train or mini_val.
+
+    Args:
+        version: of the tables; one with ``mini`` in its name has the mini splits.
+        scene_name: of nuScenes, such as ``scene-0061``.
+
+    Returns:
+        ``None`` for a scene that is in none of them.
+    """
+    parts = ("mini_train", "mini_val") if "mini" in version else ("train", "val", "test")
+    return next((part for part in parts if scene_name in _splits()[part]), None)
