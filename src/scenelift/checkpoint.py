@@ -5,9 +5,11 @@ The header names the format, the digest of what the state belongs to, the step, 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,7 +67,7 @@ def unpack(trainer: Trainer, tensors: Mapping[str, Tensor], where: str) -> None:
     trainer.step = int(tensors["step"])
 
 
-def save_training(path: Path, trainer: Trainer, digest: str) -> None:
+def save_training(path: Path, trainer: Trainer, digest: str, log: str | None = None) -> None:
     """Write networks, optimiser and step; what was there stays beside it as ``previous.safetensors``.
 
     At any instant ``path`` is whole: the old state or the new one.
@@ -74,11 +76,12 @@ def save_training(path: Path, trainer: Trainer, digest: str) -> None:
         path: ``.safetensors`` file.
         trainer: between two steps.
         digest: of the configuration this state belongs to.
+        log: digest of the records of the steps behind it.
 
     Raises:
         OutputError: it cannot be written.
     """
-    header = {"kind": "training", "digest": digest, "step": trainer.step}
+    header = {"kind": "training", "digest": digest, "step": trainer.step, "log": log}
     _write(path, pack(trainer), header, previous=previous_of(path))
 
 
@@ -135,6 +138,13 @@ def restore_training(path: Path, trainer: Trainer, digest: str) -> Path | None:
     return None
 
 
+def log_of(path: Path) -> str | None:
+    """Digest of the log that a checkpoint goes with, one that was restored; ``None`` in earlier versions'."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["scenelift"])
+    return None if header.get("log") is None else str(header["log"])
+
+
 def save_networks(path: Path, networks: nn.Module, text: Tensor, about: Mapping[str, Any]) -> None:
     """Write trained networks and the text embeddings of their classes.
 
@@ -173,7 +183,11 @@ def _write(
     path.parent.mkdir(parents=True, exist_ok=True)
     size = sum(value.numel() * value.element_size() for value in plain.values())
     with atomic_path(path, size) as temp:
-        safetensors.torch.save_file(plain, temp, metadata={"scenelift": json.dumps(full)})
+        try:
+            safetensors.torch.save_file(plain, temp, metadata={"scenelift": json.dumps(full)})
+        except safetensors.SafetensorError as error:  # tells of a full disk in words only
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, one_line(error)) from error
         if previous is not None and path.is_file():
             with atomic_path(previous, size) as second:
                 _second_name(path, second)

@@ -2,12 +2,17 @@
 
 A claim is a lock of the operating system on one of 4,096 files, ``root/claims/<3 hex digits>.lock``, chosen
 by the digest of the work. The files are empty, are never removed, and mean nothing by themselves: a lock
-vanishes with its process, however that ends. Works that share a file only wait for each other.
+vanishes with its process, however that ends. Works that share a file only wait for each other. Beside them
+lie the signs of processes that read the cache (`InUse`), so that nothing is pruned under their hands.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -87,3 +92,77 @@ class Claims:
                 error,
             )
         self._warned = True
+
+
+def lock(path: Path) -> BaseFileLock | None:
+    """A lock on a file, held until it is released or its process ends; ``None`` if another process has it.
+
+    Where the file system knows no locks, a warning is logged and the lock counts as taken.
+    """
+    held = FileLock(path, timeout=0, thread_local=False)
+    try:
+        held.acquire()
+    except Timeout:
+        return None
+    except (OSError, NotImplementedError) as error:
+        _log.warning("%s cannot be locked (%s): see to it that one process alone works there", path, error)
+    return held
+
+
+class InUse:
+    """A sign that this process reads a cache, for as long as the object lives.
+
+    The sign is a locked file ``root/claims/use-<process>-<random>.lock``, whose lock tells that the process
+    lives, and beside it an empty file ``.began``, whose time tells since when, by the clock of that file
+    system. In a cache that cannot be written to there is no sign, and no need of one.
+
+    Args:
+        root: folder of the cache.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / "claims" / f"use-{os.getpid()}-{secrets.token_hex(4)}.lock"
+        self._lock: BaseFileLock | None = None
+        with suppress(OSError, NotImplementedError, Timeout):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self._path, timeout=0, thread_local=False)
+            self._lock.acquire()
+            self._path.with_suffix(".began").touch()  # to lock a file changes its own time
+
+    def __del__(self) -> None:
+        if self._lock is not None and self._lock.is_locked:
+            self._lock.release()
+            _forget(self._path)
+
+
+def _forget(sign: Path) -> None:
+    for path in (sign, sign.with_suffix(".began")):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def used_since(root: Path) -> float | None:
+    """Since when other processes have been reading a cache without a pause: what was used later is in use.
+
+    Signs of processes that are gone are removed.
+
+    Returns:
+        Seconds since the epoch; ``None`` if nobody reads it. A sign from the future says that a clock was put
+        back meanwhile, so that times tell nothing: then it is minus infinity, and everything is in use.
+    """
+    began: list[float] = []
+    for path in (root / "claims").glob("use-*.lock"):
+        if path.name.split("-")[1] == str(os.getpid()):
+            continue
+        sign = FileLock(path, timeout=0, thread_local=False)
+        try:
+            sign.acquire()
+        except (OSError, NotImplementedError):  # Timeout is one: its process lives
+            with suppress(OSError):
+                began.append(path.with_suffix(".began").stat().st_mtime)
+        else:
+            _forget(path)
+            sign.release()
+    if any(when > time.time() + 60 for when in began):
+        return float("-inf")
+    return min(began, default=None)

@@ -15,11 +15,11 @@ import platform
 import re
 import secrets
 import shutil
-import time
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy.typing as npt
@@ -76,7 +76,7 @@ def atomic_path(path: Path, needed_bytes: int | None = None) -> Iterator[Path]:
         with suppress(OSError):  # some network file systems cannot sync a folder; the file is whole anyway
             _sync(path.parent)
     except OSError as error:
-        raise _cannot_write(path, error, needed_bytes) from error
+        raise cannot_write(path, error, needed_bytes) from error
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
@@ -96,23 +96,39 @@ def is_temp(path: Path) -> bool:
 def sweep_temp_files(folder: Path) -> list[Path]:
     """Remove what killed processes left behind in ``folder``, files and folders; return what was removed.
 
-    A temporary file is left alone while its process lives. Processes of other machines cannot be asked,
-    and process ids are reused, so a file that nobody touched for a day counts as left behind too.
+    A temporary file is left alone while its process lives, whatever the clock says. Processes of other
+    machines cannot be asked: what nobody has written to for a day, by the clock of the file system, was left
+    behind.
     """
     removed = []
     for temp in sorted(folder.glob(_TEMP_PREFIX + "*")):
         host, pid = [*temp.name.removeprefix(_TEMP_PREFIX).split("."), "", ""][:2]
         with suppress(OSError):
-            abandoned = time.time() - temp.stat().st_mtime > _ABANDONED_S
-            if abandoned or (host == _HOST and pid.isdigit() and not _is_alive(int(pid))):
+            own = host == _HOST and pid.isdigit()
+            if not _is_alive(int(pid)) if own else _age_s(temp) > _ABANDONED_S:
                 shutil.rmtree(temp) if temp.is_dir() else temp.unlink()
                 removed.append(temp)
     return removed
 
 
+def _age_s(path: Path) -> float:
+    """Seconds since a file was written to, by the clock that stamps files there: ours may have jumped."""
+    with TemporaryFile(dir=path.parent) as now:
+        return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime
+
+
 def write_json(path: Path, obj: Any) -> None:
     """Write ``obj`` as JSON, keys in their own order. NaN and infinity are a `ValueError`, as in JSON."""
     atomic_write(path, (json.dumps(obj, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_sealed(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a tree as JSON with a checksum of it, for `read_sealed`. Keys in their own order; no NaN."""
+    write_json(path, {**tree, "checksum": _seal(tree)})
+
+
+def _seal(tree: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(tree).encode(), digest_size=16).hexdigest()
 
 
 def _sync(path: Path) -> None:
@@ -136,7 +152,14 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _cannot_write(path: Path, error: OSError, needed_bytes: int | None) -> OutputError:
+def cannot_write(path: Path, error: OSError, needed_bytes: int | None = None) -> OutputError:
+    """The error that says why a file cannot be written, and what to do.
+
+    Args:
+        path: of the file.
+        error: of the system.
+        needed_bytes: size of the whole file if known.
+    """
     if error.errno in _NO_ROOM:
         folder = next((p for p in path.absolute().parents if p.is_dir()), Path("/"))
         needed = "an unknown number of" if needed_bytes is None else f"{needed_bytes:,}"
@@ -181,6 +204,21 @@ def read_json(path: Path) -> Any:
             f"expected JSON in {path}, found something else: {error}; "
             "the file may be cut off: write, copy or export it again"
         ) from error
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Raises:
+        DataError: missing, no JSON, or not the values that were written.
+    """
+    tree = read_json(path)
+    if not isinstance(tree, dict) or tree.pop("checksum", None) != _seal(tree):
+        raise DataError(
+            f"expected {path} as it was written, found that its checksum differs; it is damaged or was "
+            "edited: restore or delete it"
+        )
+    return tree
 
 
 # --- point clouds --------------------------------------------------------------------------------------
