@@ -555,7 +555,7 @@ class TestIndex:
 
     def test_of_another_version(self, tmp_path: Path) -> None:
         (tmp_path / "index.json").write_text(json.dumps({"schema": 1}))
-        with pytest.raises(RunError, match="expected schema 2, found 1; run annotate again"):
+        with pytest.raises(RunError, match="expected schema 3, found 1; run annotate again"):
             Annotations.load(tmp_path / "index.json", Cache(tmp_path))
 
     def test_scene_that_was_not_annotated(self, desk: Desk) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from scenelift.cache import Cache, Key, cache_key
 from scenelift.errors import CacheError, DataError, RunError
-from scenelift.files import read_sealed, write_sealed
+from scenelift.files import read_json, read_sealed, write_sealed
 from scenelift.types import F16, F32, U8, U16, Masks, Pairs
 
 FRAME_STAGES = ("label_features", "labels", "masks", "mask_features")
@@ -117,12 +117,13 @@ class Annotations:
             DataError: missing or damaged.
             RunError: of another version.
         """
+        found = read_json(path)
+        if isinstance(found, dict) and found.get("schema") != 3:
+            raise RunError(f"{path}: expected schema 3, found {found.get('schema')!r}; run annotate again")
         try:
             tree = read_sealed(path)
         except DataError as error:
             raise DataError(f"{error}; or run annotate again") from None
-        if tree.get("schema") != 3:
-            raise RunError(f"{path}: expected schema 3, found {tree.get('schema')}; run annotate again")
         scenes = {}
         for name, item in tree["scenes"].items():
             frames = {frame: FrameKeys(*map(Key, FRAME_STAGES, of)) for frame, of in item["frames"].items()}

@@ -15,12 +15,13 @@ import platform
 import re
 import secrets
 import shutil
+import stat
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy.typing as npt
 
@@ -176,8 +177,19 @@ def cannot_write(path: Path, error: OSError, needed_bytes: int | None = None) ->
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """The content of a file; `DataError` that says ``what`` was expected if it is missing or empty."""
+    """The content of a file; `DataError` that says ``what`` was expected if it is missing or empty.
+
+    So it is for pipes and devices, which have no end, and for files that half the memory could not hold.
+    """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise DataError(f"expected {what} at {path}, found a pipe or a device; put a file in its place")
+        if status.st_size > _most_bytes():
+            raise DataError(
+                f"expected {what} at {path} that fits in memory, found {status.st_size:,} bytes; thin it out "
+                "or cut it into parts"
+            )
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"expected {what} at {path}, found no such file; check the path") from None
@@ -189,6 +201,21 @@ def read_bytes(path: Path, what: str) -> bytes:
     if not data:
         raise DataError(f"expected {what} at {path}, found an empty file; copy or export it again")
     return data
+
+
+def open_bytes(path: Path, buffering: int = -1) -> BinaryIO:
+    """A file opened for reading; a pipe or a device is an `OSError`, for to open one could wait for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.open("rb", buffering=buffering)
+
+
+def _most_bytes() -> int:
+    """Half the memory of this machine, or 16 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return 16 << 30
 
 
 def read_json(path: Path) -> Any:
