@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ class Disk:
         self._mount("remount", f"size={kib}k")
 
     def read_only(self) -> None:
+        gc.collect()  # what is open for writing would be in the way
         self._mount("remount", "ro")
 
     def writable(self) -> None:
@@ -35,10 +37,10 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A disk of 64 MiB; tests that need one are skipped where mounting is not allowed."""
+    """A disk of 256 MiB; tests that need one are skipped where mounting is not allowed."""
     path = tmp_path / "disk"
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(path)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):

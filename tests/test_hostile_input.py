@@ -271,7 +271,7 @@ def test_calibrations_may_not_name_folders_elsewhere(tmp_path: Path) -> None:
 SLY = "a\x1b[31m\x1b]0;owned\x07\r\nend_header\n<script>alert(1)</script>[red]&\x9b2J\u202e"
 
 
-@pytest.mark.parametrize("char", ["\x00", "\x07", "\x1b", "\x7f", "\x9b", "\u2028", "\u202e", "\ud800"])
+@pytest.mark.parametrize("char", ["\x00", "\x07", "\x1b", "\x7f", "\x9b", "\u202e", "\u2066", "\ud800"])
 def test_class_names_hold_no_control_characters(char: str) -> None:
     with pytest.raises(ConfigError, match="expected names of visible characters") as caught:
         ClassTable.from_names(["wall", f"flo{char}or"])
@@ -306,12 +306,7 @@ def commands_in(text: str) -> list[str]:
     return [char for char in text if char != "\n" and not char.isprintable()]
 
 
-def test_names_on_a_terminal_command_nothing(
-    tmp_path: Path,
-    scenelift: Command,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_names_on_a_terminal_command_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with bars(f"predict {SLY}", 1, 0) as advance:
         advance(SLY)
     told = capsys.readouterr().err
@@ -325,6 +320,8 @@ def test_names_on_a_terminal_command_nothing(
     Console(file=stream, width=200).print(terminal_table([row]))
     assert commands_in(stream.getvalue()) == []
 
+
+def test_names_of_stages_in_a_cache_command_nothing(tmp_path: Path, scenelift: Command) -> None:
     bad = tmp_path / "cache" / "\x1b[31mmasks" / "ab"
     bad.mkdir(parents=True)
     (bad / "abcd.safetensors").write_bytes(b"x")

@@ -244,7 +244,7 @@ def _learn(
                 told = collapse.words(session.classes.names)
                 _log.warning("%s, seed %d: %s", config.recipe, config.seed, told)
             if world.first and trainer.step == trainer.stage1_steps and trainer.step < total:
-                share_stage1(session.cache, stage1, trainer, folder.read_log())
+                share_stage1(session.cache, stage1, trainer, folder.read_log(log.keep()))
             due = trainer.step % config.train.checkpoint_every == 0 or trainer.step == total
             if world.first and due:
                 checkpoint.save_training(folder.checkpoint, trainer, digest, log.keep())
