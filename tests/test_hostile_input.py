@@ -9,6 +9,7 @@ import os
 import signal
 import struct
 import tracemalloc
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -303,7 +304,7 @@ def test_names_in_files_stay_names(tmp_path: Path) -> None:
 
 
 def commands_in(text: str) -> list[str]:
-    return [char for char in text if char != "\n" and not char.isprintable()]
+    return [char for char in text if char != "\n" and unicodedata.category(char) in ("Cc", "Cf", "Cs")]
 
 
 def test_names_on_a_terminal_command_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,8 @@ def saved_evaluation(path: Path, digest: str | None = None) -> tuple[Evaluation,
     except (DataError, TypeError) as error:
         _log.warning("%s; the evaluation is made again", error)
         return None
-    if tree["version"] != VERSION or digest not in (None, tree["digest"]):
+    # one without a version is another file that was put in this one's place
+    if tree.get("version") != VERSION or digest not in (None, tree["digest"]):
         return None
     return Evaluation.from_json(tree), str(tree["log"])
 
