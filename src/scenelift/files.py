@@ -183,7 +183,7 @@ def read_bytes(path: Path, what: str) -> bytes:
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        if not _ends(status):
             raise DataError(f"expected {what} at {path}, found a pipe or a device; put a file in its place")
         if status.st_size > _most_bytes():
             raise DataError(
@@ -205,9 +205,14 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 def open_bytes(path: Path, buffering: int = -1) -> BinaryIO:
     """A file opened for reading; a pipe or a device is an `OSError`, for to open one could wait for ever."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if not _ends(path.stat()):
+        raise OSError(errno.EINVAL, "a pipe or a device", str(path))
     return path.open("rb", buffering=buffering)
+
+
+def _ends(status: os.stat_result) -> bool:
+    """Whether reading comes to an end; of a folder at once, with an error of its own."""
+    return stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
 
 
 def _most_bytes() -> int:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -171,7 +172,7 @@ class RunFolder:
 
     def read_log_until(self, steps: int, digest: str | None) -> list[dict[str, Any]]:
         """As `read_log`, but the first ``steps`` records alone; what follows may be damaged."""
-        records = [record for record, _ in zip(self._records(), range(steps), strict=False)]
+        records = list(islice(self._records(), steps))
         if digest is not None and digest_of(records) != digest:
             raise self._damaged(f"the records of its first {steps} steps are not those that were written")
         return records

@@ -88,13 +88,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return read_sealed(path)
+        known = read_sealed(path).get("parts")
     except DataError:  # damaged, or no permission: as good as none
         return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _write(path: Path, tree: Mapping[str, Any]) -> None:
     try:
-        write_sealed(path, tree)
+        write_sealed(path, {"parts": tree})
     except OutputError as error:
         _log.warning("the index of this data set cannot be kept, so opening it will be slow again: %s", error)
