@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,9 @@ from types import TracebackType
 from filelock import BaseFileLock, FileLock, Timeout
 
 _log = logging.getLogger(__name__)
+
+_OWN: set[str] = set()
+"""Names of the signs of this process."""
 
 
 class Claims:
@@ -112,7 +116,7 @@ def lock(path: Path) -> BaseFileLock | None:
 class InUse:
     """A sign that this process reads a cache, for as long as the object lives.
 
-    The sign is a locked file ``root/claims/use-<process>-<random>.lock``, whose lock tells that the process
+    The sign is a locked file ``root/claims/use-<random>.lock``, whose lock tells that the process
     lives, and beside it an empty file ``.began``, whose time tells since when, by the clock of that file
     system. In a cache that cannot be written to there is no sign, and no need of one.
 
@@ -121,18 +125,21 @@ class InUse:
     """
 
     def __init__(self, root: Path) -> None:
-        self._path = root / "claims" / f"use-{os.getpid()}-{secrets.token_hex(4)}.lock"
-        self._lock: BaseFileLock | None = None
+        path = root / "claims" / f"use-{secrets.token_hex(8)}.lock"
         with suppress(OSError, NotImplementedError, Timeout):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self._path, timeout=0, thread_local=False)
-            self._lock.acquire()
-            self._path.with_suffix(".began").touch()  # to lock a file changes its own time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, timeout=0, thread_local=False)
+            _OWN.add(path.name)
+            lock.acquire()
+            path.with_suffix(".began").touch()  # to lock a file changes its own time
+            weakref.finalize(self, _give_back, lock, path, os.getpid())
 
-    def __del__(self) -> None:
-        if self._lock is not None and self._lock.is_locked:
-            self._lock.release()
-            _forget(self._path)
+
+def _give_back(lock: BaseFileLock, sign: Path, pid: int) -> None:
+    if os.getpid() == pid:  # a child that was forked holds nothing
+        _OWN.discard(sign.name)
+        lock.release()
+        _forget(sign)
 
 
 def _forget(sign: Path) -> None:
@@ -152,7 +159,7 @@ def used_since(root: Path) -> float | None:
     """
     began: list[float] = []
     for path in (root / "claims").glob("use-*.lock"):
-        if path.name.split("-")[1] == str(os.getpid()):
+        if path.name in _OWN:
             continue
         sign = FileLock(path, timeout=0, thread_local=False)
         try:
