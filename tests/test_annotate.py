@@ -553,6 +553,14 @@ class TestIndex:
         loaded = Annotations.load(tmp_path / "index.json", Cache(tmp_path))
         np.testing.assert_array_equal(loaded.text, text)
 
+    def test_without_a_checksum_as_earlier_versions_wrote_it(self, tmp_path: Path) -> None:
+        _, known = annotated(tmp_path)
+        known.save(tmp_path / "index.json")
+        tree = json.loads((tmp_path / "index.json").read_text())
+        assert tree.pop("checksum")
+        (tmp_path / "index.json").write_text(json.dumps({**tree, "schema": 2}))
+        assert Annotations.load(tmp_path / "index.json", known.cache).scenes == known.scenes
+
     def test_of_another_version(self, tmp_path: Path) -> None:
         (tmp_path / "index.json").write_text(json.dumps({"schema": 1}))
         with pytest.raises(RunError, match="expected schema 3, found 1; run annotate again"):

@@ -117,13 +117,15 @@ class Annotations:
             DataError: missing or damaged.
             RunError: of another version.
         """
-        found = read_json(path)
-        if isinstance(found, dict) and found.get("schema") != 3:
-            raise RunError(f"{path}: expected schema 3, found {found.get('schema')!r}; run annotate again")
-        try:
-            tree = read_sealed(path)
-        except DataError as error:
-            raise DataError(f"{error}; or run annotate again") from None
+        tree: dict[str, Any] = read_json(path)
+        schema = tree.get("schema") if isinstance(tree, dict) else None
+        if schema not in (2, 3):
+            raise RunError(f"{path}: expected schema 3, found {schema!r}; run annotate again")
+        if schema == 3:  # 2 is the same without a checksum
+            try:
+                tree = read_sealed(path)
+            except DataError as error:
+                raise DataError(f"{error}; or run annotate again") from None
         scenes = {}
         for name, item in tree["scenes"].items():
             frames = {frame: FrameKeys(*map(Key, FRAME_STAGES, of)) for frame, of in item["frames"].items()}
