@@ -491,7 +491,7 @@ class TestDamage:
             reader = "mask_ids" if stage == "masks" else stage
             return known.pairs("scene0") if stage == "pairs" else getattr(known, reader)("scene0", "f1")
 
-        with pytest.raises(CacheError, match=f"{key.stage} {key.digest} is missing or was damaged.*annotate"):
+        with pytest.raises(CacheError, match=f"{key.stage}.*{key.digest}.*missing or damaged.*annotate"):
             read()
         desk.run()
         assert desk.written == {key.stage: 1}
@@ -504,7 +504,7 @@ class TestDamage:
         frame = known.scenes["scene0"].frames["f1"]
         spoil(desk.cache, frame.features)
         desk.cache.path(frame.labels).unlink()
-        with pytest.raises(CacheError, match="was damaged; run the same command"):
+        with pytest.raises(CacheError, match="missing or damaged; run the same command"):
             desk.run()
         assert desk.run().scenes == known.scenes
         assert desk.labels.asked == ["scene0/f1"]
@@ -553,9 +553,17 @@ class TestIndex:
         loaded = Annotations.load(tmp_path / "index.json", Cache(tmp_path))
         np.testing.assert_array_equal(loaded.text, text)
 
+    def test_without_a_checksum_as_earlier_versions_wrote_it(self, tmp_path: Path) -> None:
+        _, known = annotated(tmp_path)
+        known.save(tmp_path / "index.json")
+        tree = json.loads((tmp_path / "index.json").read_text())
+        assert tree.pop("checksum")
+        (tmp_path / "index.json").write_text(json.dumps({**tree, "schema": 2}))
+        assert Annotations.load(tmp_path / "index.json", known.cache).scenes == known.scenes
+
     def test_of_another_version(self, tmp_path: Path) -> None:
         (tmp_path / "index.json").write_text(json.dumps({"schema": 1}))
-        with pytest.raises(RunError, match="expected schema 2, found 1; run annotate again"):
+        with pytest.raises(RunError, match="expected schema 3, found 1; run annotate again"):
             Annotations.load(tmp_path / "index.json", Cache(tmp_path))
 
     def test_scene_that_was_not_annotated(self, desk: Desk) -> None:

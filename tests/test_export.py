@@ -12,7 +12,7 @@ from PIL import Image
 from plyfile import PlyData
 
 from scenelift.classes import SCANNET20, ClassTable
-from scenelift.errors import DataError, OutputError
+from scenelift.errors import ConfigError, DataError, OutputError
 from scenelift.export import (
     NO_LABEL_COLOR,
     label_colors,
@@ -115,10 +115,12 @@ def test_an_empty_cloud_can_be_written(tmp_path: Path) -> None:
 
 
 def test_a_class_name_cannot_break_the_ply_header(tmp_path: Path) -> None:
-    sly = dataclasses.replace(CLASSES, names=("a\nend_header", "b", "c"))
+    with pytest.raises(ConfigError, match="visible characters"):
+        dataclasses.replace(CLASSES, names=("a\nend_header", "b", "c"))
+    sly = dataclasses.replace(CLASSES, names=("end_header", "b", "c"))
     write_labelled_ply(tmp_path / "a.ply", np.ones((1, 3), np.float32), np.zeros(1, np.uint8), None, sly)
     ply = PlyData.read(tmp_path / "a.ply")
-    assert ply.comments[0] == "class 0 a end_header"
+    assert ply.comments[0] == "class 0 end_header"
     assert ply["vertex"]["x"].tolist() == [1.0]
 
 

@@ -80,6 +80,7 @@ def annotate(
             it is finished first.
         CacheError: the cache cannot be written.
     """
+    cache.hold()
     text = text_embeddings(cache, label_teacher, classes)
     answers = Answers(
         cache, label_teacher, mask_teacher, text, pairing, pseudo or PseudoLabelConfig(), device

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelift.cache import Cache, Key, cache_key
-from scenelift.errors import CacheError, RunError
-from scenelift.files import read_json, write_json
+from scenelift.errors import CacheError, DataError, RunError
+from scenelift.files import read_json, read_sealed, write_sealed
 from scenelift.types import F16, F32, U8, U16, Masks, Pairs
 
 FRAME_STAGES = ("label_features", "labels", "masks", "mask_features")
 """Stages of a frame, in the order of `FrameKeys`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FrameKeys:
     """Where the cache holds what the teachers said of a frame."""
 
@@ -107,14 +107,25 @@ class Annotations:
             }
             for name, keys in self.scenes.items()
         }
-        write_json(path, {"schema": 2, "text": self.text.tolist(), "scenes": scenes})
+        write_sealed(path, {"schema": 3, "text": self.text.tolist(), "scenes": scenes})
 
     @classmethod
     def load(cls, path: Path, cache: Cache) -> Annotations:
-        """Read an index written by `save`."""
+        """Read an index written by `save`.
+
+        Raises:
+            DataError: missing or damaged.
+            RunError: of another version.
+        """
         tree: dict[str, Any] = read_json(path)
-        if tree.get("schema") != 2:
-            raise RunError(f"{path}: expected schema 2, found {tree.get('schema')}; run annotate again")
+        schema = tree.get("schema") if isinstance(tree, dict) else None
+        if schema not in (2, 3):
+            raise RunError(f"{path}: expected schema 3, found {schema!r}; run annotate again")
+        if schema == 3:  # 2 is the same without a checksum
+            try:
+                tree = read_sealed(path)
+            except DataError as error:
+                raise DataError(f"{error}; or run annotate again") from None
         scenes = {}
         for name, item in tree["scenes"].items():
             frames = {frame: FrameKeys(*map(Key, FRAME_STAGES, of)) for frame, of in item["frames"].items()}
@@ -131,8 +142,8 @@ def read_arrays(cache: Cache, key: Key) -> dict[str, npt.NDArray[Any]]:
     entry = cache.get(key)
     if entry is None:
         raise CacheError(
-            f"cache {cache.root}: {key.stage} {key.digest} is missing or was damaged; "
-            "run the same command with `annotate` to make it again"
+            f"cache entry {cache.path(key)}: expected it as it was annotated, found it missing or damaged; "
+            "run the same command again, or `annotate`, to make it again"
         )
     return entry.arrays
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 MOMENTUM = 0.95
-"""Of the running shares; twenty steps see some forty scenes on the bench, so classes that a room lacks count."""
+"""Of the running shares. They span some twenty steps, so a class that one room lacks is not taken for dead."""
 FLOOR = 1e-4
 """A share is taken for at least this: a class that has died comes back where it is likely, not everywhere."""
 
@@ -29,7 +29,7 @@ class RunningShares:
         self.shares: Tensor | None = None
 
     def update(self, mass: Tensor) -> None:
-        """Take in a step. ``mass``: (2, C) sums of probabilities; a row of zeros (no pixels) changes nothing."""
+        """Take in a step. ``mass``: (2, C) sums of probabilities; a row of zeros, no pixels, changes nothing."""
         total = mass.double().cpu().sum(1, keepdim=True)
         fresh = mass.double().cpu() / total.clamp(min=1e-12)
         if self.shares is None:

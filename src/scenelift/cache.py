@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelift.claims import InUse, used_since
 from scenelift.codecs import Codec
 from scenelift.entries import (
     JSON,
@@ -158,14 +159,29 @@ class Cache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._in_use: InUse | None = None
+
+    def __reduce__(self) -> tuple[type[Cache], tuple[Path]]:  # a sign of use stays with its process
+        return Cache, (self.root,)
 
     def path(self, key: Key) -> Path:
         """Where the entry of this key is kept."""
         return self.root / key.stage / key.digest[:2] / f"{key.digest}.safetensors"
 
     def has(self, key: Key) -> bool:
-        """Whether there is an entry, without reading it: a damaged one counts too."""
-        return self.path(key).is_file()
+        """Whether there is an entry, without reading it: a damaged one counts too. Asking is using it."""
+        path = self.path(key)
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        except OSError:  # not ours, or read-only
+            return path.is_file()
+        return True
+
+    def hold(self) -> None:
+        """From now on, as long as this object lives, `prune` in other processes leaves what is used alone."""
+        self._in_use = self._in_use or InUse(self.root)
 
     def get(self, key: Key, verify: bool = True) -> Entry | None:
         """The entry of this key, or ``None`` if there is none.
@@ -259,7 +275,8 @@ class Cache:
     ) -> list[EntryInfo]:
         """Remove entries, and what killed processes left behind.
 
-        First go the entries that were last used more than ``older_than_days`` ago; then, as long as more
+        What was used since another process began that is still at work stays (`hold`). Of the rest first go
+        the entries that were last used more than ``older_than_days`` ago; then, as long as more
         than ``max_bytes`` remain, the least recently used. With neither, all go.
 
         Args:
@@ -285,9 +302,11 @@ class Cache:
         oldest = float("-inf") if older_than_days is None else time.time() - older_than_days * 86400
         selected = [info for info in self.entries() if stage in (None, info.stage)]
         size = sum(info.bytes for info in selected)
+        in_use = used_since(self.root)
         gone = []
         for info in sorted(selected, key=lambda info: (info.last_used, info.digest)):
-            if info.last_used.timestamp() >= oldest and size <= limit:
+            used = info.last_used.timestamp()
+            if (used >= oldest and size <= limit) or (in_use is not None and used >= in_use):
                 break  # the rest was used later still
             size -= info.bytes
             gone.append(info)

@@ -72,7 +72,7 @@ def unpack(trainer: Trainer, tensors: Mapping[str, Tensor], where: str) -> None:
     trainer.shares.shares = tensors.get("shares")
 
 
-def save_training(path: Path, trainer: Trainer, digest: str) -> None:
+def save_training(path: Path, trainer: Trainer, digest: str, log: str | None = None) -> None:
     """Write networks, optimiser and step; what was there stays beside it as ``previous.safetensors``.
 
     At any instant ``path`` is whole: the old state or the new one.
@@ -81,11 +81,12 @@ def save_training(path: Path, trainer: Trainer, digest: str) -> None:
         path: ``.safetensors`` file.
         trainer: between two steps.
         digest: of the configuration this state belongs to.
+        log: digest of the records of the steps behind it.
 
     Raises:
         OutputError: it cannot be written.
     """
-    header = {"kind": "training", "digest": digest, "step": trainer.step}
+    header = {"kind": "training", "digest": digest, "step": trainer.step, "log": log}
     _write(path, pack(trainer), header, previous=previous_of(path))
 
 
@@ -143,7 +144,7 @@ def restore_training(path: Path, trainer: Trainer, digest: str) -> Path | None:
 
 
 def about_networks(
-    digest: str, config: Config, classes: ClassTable, target_dim: int, knows_points: bool
+    digest: str, config: Config, classes: ClassTable, target_dim: int, knows_points: bool, log: str
 ) -> dict[str, Any]:
     """What stands beside trained networks, for `scenelift.api.TrainedRun` to build them again.
 
@@ -153,9 +154,11 @@ def about_networks(
         classes: what they segment.
         target_dim: channels of the latent target's features.
         knows_points: whether the 3D network saw any label.
+        log: digest of the training's log.
     """
     return {
         "digest": digest,
+        "log": log,
         "knows_points": knows_points,
         "config": config.model_dump(mode="json"),
         "classes": list(classes.names),
@@ -163,6 +166,13 @@ def about_networks(
         "colors": classes.colors.tolist(),
         "target_dim": target_dim,
     }
+
+
+def log_of(path: Path) -> str | None:
+    """Digest of the log that a checkpoint goes with, one that was restored; ``None`` in earlier versions'."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["scenelift"])
+    return None if header.get("log") is None else str(header["log"])
 
 
 def save_networks(path: Path, networks: nn.Module, text: Tensor, about: Mapping[str, Any]) -> None:

@@ -2,18 +2,27 @@
 
 A claim is a lock of the operating system on one of 4,096 files, ``root/claims/<3 hex digits>.lock``, chosen
 by the digest of the work. The files are empty, are never removed, and mean nothing by themselves: a lock
-vanishes with its process, however that ends. Works that share a file only wait for each other.
+vanishes with its process, however that ends. Works that share a file only wait for each other. Beside them
+lie the signs of processes that read the cache (`InUse`), so that nothing is pruned under their hands.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import secrets
+import time
+import weakref
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 _log = logging.getLogger(__name__)
+
+_OWN: set[str] = set()
+"""Names of the signs of this process."""
 
 
 class Claims:
@@ -87,3 +96,80 @@ class Claims:
                 error,
             )
         self._warned = True
+
+
+def lock(path: Path) -> BaseFileLock | None:
+    """A lock on a file, held until it is released or its process ends; ``None`` if another process has it.
+
+    Where the file system knows no locks, a warning is logged and the lock counts as taken.
+    """
+    held = FileLock(path, timeout=0, thread_local=False)
+    try:
+        held.acquire()
+    except Timeout:
+        return None
+    except (OSError, NotImplementedError) as error:
+        _log.warning("%s cannot be locked (%s): see to it that one process alone works there", path, error)
+    return held
+
+
+class InUse:
+    """A sign that this process reads a cache, for as long as the object lives.
+
+    The sign is a locked file ``root/claims/use-<random>.lock``, whose lock tells that the process
+    lives, and beside it an empty file ``.began``, whose time tells since when, by the clock of that file
+    system. In a cache that cannot be written to there is no sign, and no need of one.
+
+    Args:
+        root: folder of the cache.
+    """
+
+    def __init__(self, root: Path) -> None:
+        path = root / "claims" / f"use-{secrets.token_hex(8)}.lock"
+        with suppress(OSError, NotImplementedError, Timeout):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, timeout=0, thread_local=False)
+            _OWN.add(path.name)
+            lock.acquire()
+            path.with_suffix(".began").touch()  # to lock a file changes its own time
+            weakref.finalize(self, _give_back, lock, path, os.getpid())
+
+
+def _give_back(lock: BaseFileLock, sign: Path, pid: int) -> None:
+    if os.getpid() == pid:  # a child that was forked holds nothing
+        _OWN.discard(sign.name)
+        lock.release()
+        _forget(sign)
+
+
+def _forget(sign: Path) -> None:
+    for path in (sign, sign.with_suffix(".began")):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def used_since(root: Path) -> float | None:
+    """Since when other processes have been reading a cache without a pause: what was used later is in use.
+
+    Signs of processes that are gone are removed.
+
+    Returns:
+        Seconds since the epoch; ``None`` if nobody reads it. A sign from the future says that a clock was put
+        back meanwhile, so that times tell nothing: then it is minus infinity, and everything is in use.
+    """
+    began: list[float] = []
+    for path in (root / "claims").glob("use-*.lock"):
+        if path.name in _OWN:
+            continue
+        sign = FileLock(path, timeout=0, thread_local=False)
+        try:
+            sign.acquire()
+        except (OSError, NotImplementedError):  # Timeout is one: its process lives
+            with suppress(OSError):
+                began.append(path.with_suffix(".began").stat().st_mtime)
+        else:
+            _forget(path)
+            sign.release()
+    if any(when > time.time() + 60 for when in began):
+        return float("-inf")
+    return min(began, default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ import numpy as np
 
 from scenelift.errors import ConfigError
 from scenelift.types import IGNORE, U8
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line and paragraph separators, overrides of the writing direction, halves of pairs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +29,16 @@ class ClassTable:
     names: tuple[str, ...]
     prompts: tuple[tuple[str, ...], ...]
     colors: U8
+
+    def __post_init__(self) -> None:
+        """Names stand in pages, headers of files and on terminals: control characters are refused here.
+
+        Raises:
+            ConfigError: a name has one.
+        """
+        for name in (*self.names, *(phrase for row in self.prompts for phrase in row)):
+            if _CONTROL.search(name):
+                raise ConfigError(f"classes: expected names of visible characters, found {name!r}; rename it")
 
     def __len__(self) -> int:
         return len(self.names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import signal
 import sys
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scenelift import cli_annotate, cli_cache, cli_data, cli_doctor, cli_plan, cli_sweep, cli_tables
-from scenelift.cli_data import Data, printable
+from scenelift.cli_data import Data
 from scenelift.cli_options import (
     CacheRoot,
     Classes,
@@ -33,7 +35,7 @@ from scenelift.cli_options import (
     command_line,
     show_table,
 )
-from scenelift.errors import ConfigError, PeerError, SceneLiftError
+from scenelift.errors import ConfigError, PeerError, SceneLiftError, printable
 from scenelift.workers import PEER_LOST, enter, is_watched
 
 app = typer.Typer(
@@ -81,8 +83,27 @@ As = Annotated[
 RunArg = Annotated[Path, typer.Argument(help="Folder of a run, as given to --out.")]
 
 
+SYSTEM_FAULTS = {
+    errno.ENOSPC: "make room; the same command goes on from here",
+    errno.EDQUOT: "make room; the same command goes on from here",
+    errno.EFBIG: "files are limited in size here: raise the limit (ulimit -f)",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EMFILE: "too few files may be open: raise the limit (ulimit -n)",
+    errno.ENFILE: "too few files may be open on this machine: close other programs",
+    errno.EIO: "the disk fails: copy what is on it",
+}
+"""What no program is to blame for, wherever it shows, and what to do."""
+
+
 class _Stopped(BaseException):
     """Ctrl-C or a polite kill: unwinds everything, so that no temporary file stays behind."""
+
+
+class _Printable(logging.Formatter):
+    """Warnings name files, and a file's name may hold what a terminal obeys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _stop(signum: int, frame: object) -> None:
@@ -96,6 +117,8 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    if logging.lastResort is not None:  # writes warnings where nobody has set up more
+        logging.lastResort.setFormatter(_Printable())
     sys.argv[1:] = cli_annotate.with_address(sys.argv[1:])
     try:
         app()
@@ -105,6 +128,12 @@ def main() -> None:
         sys.exit(PEER_LOST)
     except SceneLiftError as error:
         typer.echo(f"error: {printable(str(error))}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in SYSTEM_FAULTS:
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        typer.echo(printable(f"error: {error.strerror}{place}; {SYSTEM_FAULTS[error.errno]}"), err=True)
         sys.exit(2)
     except _Stopped as stopped:
         if not is_watched():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scenelift.cli_data import Data, printable
+from scenelift.cli_data import Data
 from scenelift.cli_options import (
     CacheRoot,
     Classes,
@@ -22,7 +22,7 @@ from scenelift.cli_options import (
     Set,
     Teacher,
 )
-from scenelift.errors import ConfigError
+from scenelift.errors import ConfigError, printable
 
 
 def with_address(arguments: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scenelift.errors import ConfigError
+from scenelift.errors import ConfigError, printable
 
 app = typer.Typer(help="Look after an annotation cache.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -19,7 +19,7 @@ def cache_ls(root: Annotated[Path, typer.Argument(help="Folder of the cache.")])
 
     stats = Cache(_existing(root)).stats()
     for stage, of in stats.items():
-        typer.echo(f"{stage:<16}{of.entries:>8} entries {of.bytes / 2**20:>10.1f} MiB")
+        typer.echo(f"{printable(stage):<16}{of.entries:>8} entries {of.bytes / 2**20:>10.1f} MiB")
     if not stats:
         typer.echo("empty")
 
@@ -36,7 +36,7 @@ def cache_verify(
 
     damaged = Cache(_existing(root)).verify(remove=remove)
     for item in damaged:
-        typer.echo(f"{item.path}: {item.reason}")
+        typer.echo(printable(f"{item.path}: {item.reason}"))
     typer.echo(f"{len(damaged)} damaged")
     if damaged and not remove:
         raise typer.Exit(2)

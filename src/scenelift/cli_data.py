@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scenelift.errors import ConfigError
+from scenelift.errors import ConfigError, printable
 
 Data = Annotated[str, typer.Argument(help="'synthetic', or a folder of data in any layout that is known.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any configuration key, e.g. data.stride=5.")]
@@ -75,8 +75,3 @@ def import_(
         names = wanted
     folders = import_capture(source, names, out, bars)
     typer.echo(f"{len(folders)} captures: {out}")
-
-
-def printable(text: str) -> str:
-    """One line without the control characters that file names may carry into a terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scenelift.cli_data import printable
 from scenelift.cli_options import Clip, Device, Sam
+from scenelift.errors import printable
 
 if TYPE_CHECKING:
     from scenelift.doctor import Diagnosis

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scenelift.cli_data import Data, printable
+from scenelift.cli_data import Data
 from scenelift.cli_options import (
     CacheRoot,
     Classes,
@@ -21,6 +21,7 @@ from scenelift.cli_options import (
     Set,
     Teacher,
 )
+from scenelift.errors import printable
 
 
 def plan(

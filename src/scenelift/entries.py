@@ -31,7 +31,7 @@ _PLAIN, _PACKED = 1, 2
 _VERSION = version("scenelift")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Key:
     """The address of an entry: ``digest`` (40 hex digits) stands for all that the result depends on."""
 

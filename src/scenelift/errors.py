@@ -49,6 +49,11 @@ class OutputError(SceneLiftError):
     """A file cannot be written (disk full, read-only, no permission)."""
 
 
+def printable(text: str) -> str:
+    """One line without the control characters that file names may carry into a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def one_line(error: BaseException) -> str:
     """What another library's error says, for the middle of a message: one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scenelift.classes import ClassTable
 from scenelift.errors import ConfigError, DataError
+from scenelift.files import read_json, read_sealed, write_sealed
 from scenelift.metrics import Confusion
 from scenelift.predict import Predictor
 from scenelift.progress import Progress, silent
 from scenelift.scenes import SceneSource, TruthSource
 from scenelift.types import IGNORE, U8
 from scenelift.world import ALONE, World
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +63,45 @@ class Evaluation:
             for name, item in tree.get("scenes", {}).items()
         }
         return cls(in_2d, in_3d, float(tree["seconds"]), scenes)
+
+
+VERSION = 3
+"""Of the file of `save_evaluation`; 1 had no counts of single scenes, 2 no checksum."""
+
+
+def save_evaluation(path: Path, evaluation: Evaluation, digest: str, log: str) -> None:
+    """Write an evaluation as sealed JSON.
+
+    Args:
+        path: of the file.
+        evaluation: to be kept.
+        digest: of all that it depends on.
+        log: digest of the training log that goes with it.
+    """
+    write_sealed(path, {"version": VERSION, "digest": digest, "log": log, **evaluation.to_json()})
+
+
+def saved_evaluation(path: Path, digest: str | None = None) -> tuple[Evaluation, str] | None:
+    """What `save_evaluation` wrote, and the digest of the log; ``None`` where it has to be made again.
+
+    Args:
+        path: of the file; a damaged one is told in the log, and counts as none.
+        digest: of all that it has to depend on; ``None`` = the folder's configuration has been compared.
+    """
+    if not path.is_file():
+        return None
+    try:
+        tree = read_json(path)
+        if not isinstance(tree, dict) or tree.get("version", VERSION) < VERSION:
+            return None
+        tree = read_sealed(path)
+    except (DataError, TypeError) as error:
+        _log.warning("%s; the evaluation is made again", error)
+        return None
+    # one without a version is another file that was put in this one's place
+    if tree.get("version") != VERSION or digest not in (None, tree["digest"]):
+        return None
+    return Evaluation.from_json(tree), str(tree["log"])
 
 
 def _sparse(confusion: Confusion) -> list[list[int]]:

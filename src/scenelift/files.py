@@ -15,12 +15,13 @@ import platform
 import re
 import secrets
 import shutil
-import time
+import stat
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 import numpy.typing as npt
 
@@ -97,23 +98,39 @@ def is_temp(path: Path) -> bool:
 def sweep_temp_files(folder: Path) -> list[Path]:
     """Remove what killed processes left behind in ``folder``, files and folders; return what was removed.
 
-    A temporary file is left alone while its process lives. Processes of other machines cannot be asked,
-    and process ids are reused, so a file that nobody touched for a day counts as left behind too.
+    A temporary file is left alone while its process lives, whatever the clock says. Processes of other
+    machines cannot be asked: what nobody has written to for a day, by the clock of the file system, was left
+    behind.
     """
     removed = []
     for temp in sorted(folder.glob(_TEMP_PREFIX + "*")):
         host, pid = [*temp.name.removeprefix(_TEMP_PREFIX).split("."), "", ""][:2]
         with suppress(OSError):
-            abandoned = time.time() - temp.stat().st_mtime > _ABANDONED_S
-            if abandoned or (host == _HOST and pid.isdigit() and not _is_alive(int(pid))):
+            own = host == _HOST and pid.isdigit()
+            if not _is_alive(int(pid)) if own else _age_s(temp) > _ABANDONED_S:
                 shutil.rmtree(temp) if temp.is_dir() else temp.unlink()
                 removed.append(temp)
     return removed
 
 
+def _age_s(path: Path) -> float:
+    """Seconds since a file was written to, by the clock that stamps files there: ours may have jumped."""
+    with TemporaryFile(dir=path.parent) as now:
+        return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime
+
+
 def write_json(path: Path, obj: Any) -> None:
     """Write ``obj`` as JSON, keys in their own order. NaN and infinity are a `ValueError`, as in JSON."""
     atomic_write(path, (json.dumps(obj, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_sealed(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a tree as JSON with a checksum of it, for `read_sealed`. Keys in their own order; no NaN."""
+    write_json(path, {**tree, "checksum": _seal(tree)})
+
+
+def _seal(tree: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(tree).encode(), digest_size=16).hexdigest()
 
 
 def _sync(path: Path) -> None:
@@ -161,8 +178,19 @@ def cannot_write(path: Path, error: OSError, needed_bytes: int | None = None) ->
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """The content of a file; `DataError` that says ``what`` was expected if it is missing or empty."""
+    """The content of a file; `DataError` that says ``what`` was expected if it is missing or empty.
+
+    So it is for pipes and devices, which have no end, and for files that half the memory could not hold.
+    """
     try:
+        status = path.stat()
+        if not _ends(status):
+            raise DataError(f"expected {what} at {path}, found a pipe or a device; put a file in its place")
+        if status.st_size > _most_bytes():
+            raise DataError(
+                f"expected {what} at {path} that fits in memory, found {status.st_size:,} bytes; thin it out "
+                "or cut it into parts"
+            )
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"expected {what} at {path}, found no such file; check the path") from None
@@ -174,6 +202,26 @@ def read_bytes(path: Path, what: str) -> bytes:
     if not data:
         raise DataError(f"expected {what} at {path}, found an empty file; copy or export it again")
     return data
+
+
+def open_bytes(path: Path, buffering: int = -1) -> BinaryIO:
+    """A file opened for reading; a pipe or a device is an `OSError`, for to open one could wait for ever."""
+    if not _ends(path.stat()):
+        raise OSError(errno.EINVAL, "a pipe or a device", str(path))
+    return path.open("rb", buffering=buffering)
+
+
+def _ends(status: os.stat_result) -> bool:
+    """Whether reading comes to an end; of a folder at once, with an error of its own."""
+    return stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+
+
+def _most_bytes() -> int:
+    """Half the memory of this machine, or 16 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return 16 << 30
 
 
 def read_json(path: Path) -> Any:
@@ -189,6 +237,21 @@ def read_json(path: Path) -> Any:
             f"expected JSON in {path}, found something else: {error}; "
             "the file may be cut off: write, copy or export it again"
         ) from error
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Raises:
+        DataError: missing, no JSON, or not the values that were written.
+    """
+    tree = read_json(path)
+    if not isinstance(tree, dict) or tree.pop("checksum", None) != _seal(tree):
+        raise DataError(
+            f"expected {path} as it was written, found that its checksum differs; it is damaged or was "
+            "edited: restore or delete it"
+        )
+    return tree
 
 
 # --- point clouds --------------------------------------------------------------------------------------

@@ -7,9 +7,7 @@ finished and does the rest, so every one may be called alone, again, or after a 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,8 +27,8 @@ from scenelift.collapse import Monitor
 from scenelift.config import Config
 from scenelift.cotrain import Trainer, cotrain
 from scenelift.errors import ConfigError
-from scenelift.evaluate import Evaluation
-from scenelift.files import read_json, write_json
+from scenelift.evaluate import Evaluation, save_evaluation, saved_evaluation
+from scenelift.files import write_json
 from scenelift.formats import DEFAULT_FORMATS
 from scenelift.fusion import fuse
 from scenelift.models.image import fetch_weights
@@ -39,8 +37,8 @@ from scenelift.predict import NetworkPair, Predictor
 from scenelift.predictions import write_predictions
 from scenelift.progress import Progress, silent
 from scenelift.report import ReportData, ReportRow, results_json, write_report
-from scenelift.resume import resume
-from scenelift.runfolder import RunFolder
+from scenelift.resume import resume, share_stage1
+from scenelift.runfolder import LogFile, RunFolder, digest_of
 from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
 from scenelift.shares import share_of, shared_batches
@@ -197,52 +195,60 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     target_dim = store.target_dim()
     if session.download:
         fetch_weights(config.networks.image)
-    networks = Networks(config.networks, config.latent, annotations.text.shape[1], target_dim, config.seed)
     text = torch.from_numpy(annotations.text)
-    names, start = session.names("train"), checkpoint.fingerprint(networks.state_dict())
-    digest = _digest(config, annotations, names, TRAINING, start)
+    networks = Networks(config.networks, config.latent, text.shape[1], target_dim, config.seed)
+    start = checkpoint.fingerprint(networks.state_dict())
+    digest = _digest(config, annotations, store.names, TRAINING, start)
     if folder.networks.is_file():
         state, _, about = checkpoint.read_networks(folder.networks)
         if about["digest"] == digest:
+            folder.read_log(about.get("log"))  # complains of damage
             networks.load_state_dict(state)
             knows_points = about.get("knows_points", True)
             return NetworkPair(networks, text, config, session.device, digest, knows_points)
     steps, world = steps_per_epoch(config, len(store.names)), session.world
     trainer = Trainer(networks, config, text, steps, session.device, world)
-    stage1 = stage1_key(session, annotations, start)
+    with folder.training(world.first):
+        knows_points, log = _learn(session, store, trainer, digest, stage1_key(session, annotations, start))
+        about = checkpoint.about_networks(digest, config, session.classes, target_dim, knows_points, log)
+        world.first_does(lambda: checkpoint.save_networks(folder.networks, networks, text, about))
+    return NetworkPair(networks, text, config, session.device, digest, knows_points)
+
+
+def _learn(
+    session: Session, store: SceneStore, trainer: Trainer, digest: str, stage1: Key
+) -> tuple[bool, str]:
+    """All steps that are left; whether any of all steps saw points, and the digest of the log."""
+    config, folder, world = session.config, session.folder, session.world
     records = resume(folder, session.cache, trainer, digest, stage1)
     first, total, monitor = trainer.step, trainer.total_steps, Monitor()
     for record in records:  # what an earlier start was told of is not told again
         monitor.add(record)
+    knows_points = any(record.get("pairs", 1) for record in records)
     ahead = 0 if session.device == "cpu" else 2
     drawn = shared_batches(store, config, share_of(config, world), first, total, ahead)
-    log_file = (folder.log if world.first else Path(os.devnull)).open("a", encoding="utf-8")
+    log_file = LogFile(folder.log if world.first else None, records)
     told = tracking(session.trackers if world.first else (), config, folder.path)
     with session.progress("train", total, first) as advance, log_file as log, told as track:
+        records.clear()
         for result in cotrain(trainer, drawn):
-            records.append(result.record())
-            log.write(json.dumps(records[-1]) + "\n")
-            track.step(records[-1])
-            found = monitor.add(records[-1])
+            record = result.record()  # not kept: memory shall not grow with the number of steps
+            log.add(record)
+            track.step(record)
+            knows_points = knows_points or result.pairs > 0
+            found = monitor.add(record)
             for collapse in found + (monitor.end() if trainer.step == total else []):
                 words = collapse.words(session.classes.names)
                 _log.warning("%s, seed %d: %s", config.recipe, config.seed, words)
             if world.first and trainer.step == trainer.stage1_steps and trainer.step < total:
-                arrays = {key: value.numpy() for key, value in checkpoint.pack(trainer).items()}
-                session.cache.put(stage1, arrays, {"log": json.dumps(records)})
+                share_stage1(session.cache, stage1, trainer, folder.read_log(log.keep()))
             due = trainer.step % config.train.checkpoint_every == 0 or trainer.step == total
             if world.first and due:
-                log.flush()
-                checkpoint.save_training(folder.checkpoint, trainer, digest)
+                checkpoint.save_training(folder.checkpoint, trainer, digest, log.keep())
             advance(f"loss {result.loss:.2f}")
-    knows_points = any(record.get("pairs", 1) for record in records)
-    about = checkpoint.about_networks(digest, config, session.classes, target_dim, knows_points)
-    world.first_does(lambda: checkpoint.save_networks(folder.networks, networks, text, about))
-    return NetworkPair(networks, text, config, session.device, digest, knows_points)
+        kept = log.keep()
+    return knows_points, kept
 
-
-EVALUATION_VERSION = 2
-"""Of ``evaluation.json``; 1 had no counts of single scenes."""
 
 STAGE1 = ("seed", "data", "networks", "augment", "train", "latent", "distill", "refine.clip")
 """What stage 1 depends on, beside the annotations."""
@@ -270,16 +276,14 @@ def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | Non
     """Confusion matrices of the run's predictions on the validation scenes."""
     folder, names = session.folder, session.names("val")
     digest = _predictions_digest(session, annotations, pair)
-    if folder.evaluation.is_file():
-        tree = read_json(folder.evaluation)
-        if (tree.get("digest"), tree.get("version")) == (digest, EVALUATION_VERSION):
-            return Evaluation.from_json(tree)
+    if (saved := saved_evaluation(folder.evaluation, digest)) is not None:
+        return saved[0]
     predictor = Predictor(session.config, pair, annotations)
     evaluation = evaluating.evaluate(
         session.source, names, session.classes, predictor, progress=session.progress, world=session.world
     )
-    tree = {"version": EVALUATION_VERSION, "digest": digest, **evaluation.to_json()}
-    session.world.first_does(lambda: write_json(folder.evaluation, tree))
+    log = digest_of(folder.read_log())
+    session.world.first_does(lambda: save_evaluation(folder.evaluation, evaluation, digest, log))
     return evaluation
 
 

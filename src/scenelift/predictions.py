@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 import numpy as np
 
 from scenelift.classes import ClassTable
+from scenelift.errors import DataError
 from scenelift.export import write_legend
-from scenelift.files import is_temp, read_json, write_json
+from scenelift.files import is_temp, read_sealed, write_sealed
 from scenelift.formats import DEFAULT_FORMATS, SCENE_FORMATS, Format, Target
 from scenelift.predict import Predictor
 from scenelift.progress import Progress, silent
 from scenelift.scenes import SceneSource
 from scenelift.types import Scene
+
+_log = logging.getLogger(__name__)
 
 
 def write_predictions(
@@ -61,7 +65,7 @@ def write_predictions(
             done["scenes"][name] = {**done["scenes"].get(name, {}), **counts}
             for key in left[name]:
                 done["formats"][key][name] = _digest_of(writers[key].places(name), out)
-            write_json(done_file, done)
+            write_sealed(done_file, done)
             advance(name)
     for writer in writers.values():
         writer.finish()
@@ -70,12 +74,23 @@ def write_predictions(
 
 def _begin(done_file: Path, digest: str, formats: Sequence[str]) -> dict[str, Any]:
     """What is done: counts by scene, and by format and scene the digest of what was written."""
-    done: dict[str, Any] = read_json(done_file) if done_file.is_file() else {}
+    done = _read_done(done_file)
     if done.get("digest") != digest or "formats" not in done:
         done = {"digest": digest, "scenes": {}, "formats": {}}
     for key in formats:
         done["formats"].setdefault(key, {})
     return done
+
+
+def _read_done(path: Path) -> dict[str, Any]:
+    """What an earlier start has finished; a damaged note is as good as none."""
+    if not path.is_file():
+        return {}
+    try:
+        return read_sealed(path)
+    except DataError as error:
+        _log.warning("%s; predictions are made again", error)
+        return {}
 
 
 def _left(

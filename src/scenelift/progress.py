@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+from scenelift.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -74,8 +76,8 @@ def _bar(console: Console, what: str, total: int, done: int) -> Iterator[Advance
         note = Column(no_wrap=True, max_width=left)
         columns.append(TextColumn("{task.fields[note]}", markup=False, table_column=note))
     with RichProgress(*columns, console=console) as shown:
-        task = shown.add_task(what, total=total, completed=done, note="")
-        yield lambda note: shown.update(task, advance=1, note=note)
+        task = shown.add_task(printable(what), total=total, completed=done, note="")
+        yield lambda note: shown.update(task, advance=1, note=printable(note))
 
 
 @contextmanager
@@ -85,7 +87,7 @@ def _lines(console: Console, what: str, total: int, done: int) -> Iterator[Advan
     now_done, told, last = done, done, ""
 
     def say(text: str) -> None:
-        console.print(f"{what}: {text}", highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(f"{what}: {text}"), highlight=False, markup=False, soft_wrap=True)
 
     def advance(note: str) -> None:
         nonlocal now_done, told, shown, last

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +13,19 @@ import torch
 from scenelift import checkpoint
 from scenelift.cache import Cache, Key
 from scenelift.cotrain import Trainer
+from scenelift.errors import CacheError
 from scenelift.runfolder import RunFolder
+
+_log = logging.getLogger(__name__)
+
+
+def share_stage1(cache: Cache, stage1: Key, trainer: Trainer, records: Sequence[dict[str, Any]]) -> None:
+    """Keep the end of stage 1 for runs that share it; a cache that is read-only or full does without."""
+    arrays = {key: value.numpy() for key, value in checkpoint.pack(trainer).items()}
+    try:
+        cache.put(stage1, arrays, {"log": json.dumps(records)})
+    except CacheError as error:
+        _log.warning("the end of stage 1 cannot be kept for other runs: %s", error)
 
 
 def resume(
@@ -36,7 +50,7 @@ def resume(
     records: list[dict[str, Any]] = []
     restored = checkpoint.restore_training(folder.checkpoint, trainer, digest)
     if restored is not None:
-        records = folder.read_log()[: trainer.step]
+        records = folder.read_log_until(trainer.step, checkpoint.log_of(restored))
     elif trainer.stage1_steps < trainer.total_steps and (entry := cache.get(stage1)) is not None:
         tensors = {key: torch.from_numpy(value) for key, value in entry.arrays.items()}
         checkpoint.unpack(trainer, tensors, f"cache entry {stage1}")

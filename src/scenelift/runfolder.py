@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from scenelift.claims import lock
 from scenelift.config import Config
 from scenelift.errors import ConfigError, RunError
 from scenelift.files import atomic_write, cannot_write, sweep_temp_files
-from scenelift.recipes import load_resolved
+from scenelift.recipes import load_resolved, save_resolved
 
 
 @dataclass(frozen=True)
@@ -104,14 +110,15 @@ class RunFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise cannot_write(self.path, error) from None
-            atomic_write(self.config, config.to_yaml().encode())
+            save_resolved(self.config, config)
 
     def _expect_same(self, config: Config) -> None:
         try:
             have = load_resolved(self.config)
         except ConfigError as error:
             raise RunError(
-                f"--out {self.path} holds a run of another version ({error}); choose another folder"
+                f"--out {self.path} holds a run of another version, or a damaged one ({error}); "
+                "or choose another folder"
             ) from None
         if have.digest() != config.digest():
             changed = differences(have.model_dump(mode="json"), config.model_dump(mode="json"))
@@ -120,17 +127,149 @@ class RunFolder:
                 f"{' and more' if len(changed) > 4 else ''}); choose another folder or remove that one"
             )
 
-    def read_log(self) -> list[dict[str, Any]]:
-        """The log's records in order; a last line that a kill cut short is left out."""
+    @contextmanager
+    def training(self, first: bool = True) -> Iterator[None]:
+        """Be the only one that trains this run; what a process that was killed half wrote is removed.
+
+        Args:
+            first: whether this process writes its files, of several that train it together.
+
+        Raises:
+            RunError: another process is training it.
+        """
+        if not first:
+            yield
+            return
+        held = lock(self.path / "train.lock")
+        if held is None:
+            raise RunError(
+                f"{self.path}: expected to be the only process that trains this run, found another one at "
+                "work; wait for its end, stop it, or choose another folder"
+            )
+        try:
+            for folder in (self.path, self.checkpoint.parent):
+                sweep_temp_files(folder)
+                for half in folder.glob(".tmp??????"):  # of the safetensors library
+                    with suppress(OSError):
+                        half.unlink()
+            yield
+        finally:
+            held.release()
+
+    def read_log(self, digest: str | None = None) -> list[dict[str, Any]]:
+        """The log's records in order; a last line that a kill cut short is left out.
+
+        Args:
+            digest: of `digest_of`, as kept beside the networks; ``None`` = whatever is there.
+
+        Raises:
+            RunError: a line is no record, or the records are not those of ``digest``.
+        """
+        records = list(self._records())
+        if digest is not None and digest_of(records) != digest:
+            raise self._damaged("its records are not those that were written")
+        return records
+
+    def read_log_until(self, steps: int, digest: str | None) -> list[dict[str, Any]]:
+        """As `read_log`, but the first ``steps`` records alone; what follows may be damaged."""
+        records = list(islice(self._records(), steps))
+        if digest is not None and digest_of(records) != digest:
+            raise self._damaged(f"the records of its first {steps} steps are not those that were written")
+        return records
+
+    def _records(self) -> Iterator[dict[str, Any]]:
         if not self.log.is_file():
-            return []
+            return
         # every whole line ends in a line break, so what follows the last one was cut short
-        whole = self.log.read_text(encoding="utf-8").rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines()]
+        whole = self.log.read_bytes().rpartition(b"\n")[0]
+        for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if not isinstance(record, dict):
+                raise self._damaged(f"line {number} is no record of a step")
+            yield record
+
+    def _damaged(self, what: str) -> RunError:
+        return RunError(
+            f"log {self.log} is damaged ({what}); restore it, or delete it and `networks.safetensors` and "
+            "`checkpoints` beside it to train again"
+        )
 
     def write_log(self, records: Sequence[dict[str, Any]]) -> None:
         """Replace the log."""
-        atomic_write(self.log, "".join(json.dumps(record) + "\n" for record in records).encode())
+        atomic_write(self.log, "".join(map(_line, records)).encode())
+
+
+class LogFile:
+    """The log of a training as it grows; use as a context.
+
+    Args:
+        path: the file; ``None`` writes nothing, and only counts.
+        records: those that stand in it already.
+
+    Raises:
+        OutputError: it cannot be written, in every method.
+    """
+
+    def __init__(self, path: Path | None, records: Iterable[dict[str, Any]]) -> None:
+        self._path = Path(os.devnull) if path is None else path
+        self._state = hashlib.blake2b(digest_size=16)
+        for record in records:
+            self._state.update(_line(record).encode())
+
+    def __enter__(self) -> LogFile:
+        try:
+            self._file = self._path.open("ab", buffering=0)  # nothing waits in a buffer that cannot be kept
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append a record."""
+        data = _line(record).encode()
+        self._state.update(data)
+        try:
+            while data:  # a disk that fills up may take a part
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise cannot_write(self._path, error, len(data)) from error
+
+    def keep(self) -> str:
+        """Flush to disk, so that no checkpoint is ahead of its log; return `digest_of` all records.
+
+        Raises:
+            RunError: the file was removed meanwhile.
+        """
+        if not self._path.exists():
+            raise RunError(
+                f"{self._path}: expected the log of this training, found that it was removed meanwhile; "
+                "leave the folder of a run alone, and start again"
+            )
+        try:
+            if self._path != Path(os.devnull):
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+        return self._state.hexdigest()
+
+
+def digest_of(records: Iterable[dict[str, Any]]) -> str:
+    """Hex digest of the records of a log."""
+    state = hashlib.blake2b(digest_size=16)
+    for record in records:
+        state.update(_line(record).encode())
+    return state.hexdigest()
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
 
 
 def differences(have: Any, want: Any, path: str = "") -> list[str]:

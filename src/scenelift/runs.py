@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 from scenelift import pipeline
 from scenelift.annotations import Annotations
 from scenelift.config import Config
-from scenelift.errors import ConfigError, RunError, SceneLiftError
-from scenelift.evaluate import Evaluation
-from scenelift.files import atomic_write, read_json, write_json
+from scenelift.errors import ConfigError, DataError, RunError, SceneLiftError
+from scenelift.evaluate import Evaluation, saved_evaluation
+from scenelift.files import atomic_write, read_sealed, write_sealed
 from scenelift.pipeline import Session
 from scenelift.predict import NetworkPair
 from scenelift.progress import Advance, Progress, silent
@@ -130,13 +130,20 @@ def finished(run: Run) -> Outcome | None:
     if not folder.evaluation.is_file() or not folder.config.is_file():
         return None
     folder.claim(run.config)  # complains of another run's folder
-    tree = read_json(folder.evaluation)
-    if tree.get("version") != pipeline.EVALUATION_VERSION:
+    if (saved := saved_evaluation(folder.evaluation)) is None:
         return None
-    evaluation, log = Evaluation.from_json(tree), folder.read_log()
-    cost = read_json(folder.cost) if folder.cost.is_file() else {}
+    evaluation, log = saved[0], folder.read_log(saved[1])
     seconds = sum(record["seconds"] for record in log) + evaluation.seconds
-    return Outcome(run, evaluation, seconds, cost.get("peak_bytes"), log)
+    return Outcome(run, evaluation, seconds, _peak_bytes(folder), log)
+
+
+def _peak_bytes(folder: RunFolder) -> int | None:
+    """What is kept of the memory it took; a damaged file only leaves a blank in a table."""
+    try:
+        found = read_sealed(folder.cost)["peak_bytes"]
+    except (DataError, KeyError):
+        return None
+    return None if found is None else int(found)
 
 
 def run_all(
@@ -331,7 +338,7 @@ def _work(connection: Connection, cache_root: Path, device: str, jobs: int, down
             progress = _percent(connection, os.getppid())
             done = carry_out(run, cache_root, device, progress, opened.get(data), twin, download)
             opened[data] = done.session.source
-            write_json(run.folder.cost, {"peak_bytes": peak_bytes_of(device), "device": device})
+            write_sealed(run.folder.cost, {"peak_bytes": peak_bytes_of(device), "device": device})
             connection.send(("done", 100))
         except SceneLiftError as error:
             connection.send(("error", type(error)(f"{run.name}: {error}")))

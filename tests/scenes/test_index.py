@@ -67,7 +67,7 @@ def test_a_removed_file_a_renamed_file_and_a_removed_part_are_noticed(folder: Fo
     (folder.path / "p2").rmdir()
     assert folder.open() == {"p0": [], "p1": ["c"]}
     (kept,) = index_folder().iterdir()
-    assert sorted(json.loads(kept.read_text())) == ["p0", "p1"]
+    assert sorted(json.loads(kept.read_text())["parts"]) == ["p0", "p1"]
 
 
 def test_a_file_that_is_watched_itself_is_noticed_when_written_over(folder: Folder) -> None:

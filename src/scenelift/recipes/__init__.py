@@ -7,6 +7,7 @@ method's recipe, and ``key.path=value`` overrides. An unknown key is an error th
 from __future__ import annotations
 
 import difflib
+import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from scenelift.config import TAGS, Config, Section
 from scenelift.errors import ConfigError
+from scenelift.files import atomic_write
 
 METHODS = ("methods", "ablations", "readings")
 """Groups of recipes that say what is trained."""
@@ -93,9 +95,37 @@ def own_keys(recipe: str | Path) -> set[str]:
     return leaves(_read_recipe(recipe, METHODS), "")
 
 
+def save_resolved(path: Path, config: Config) -> None:
+    """Write a resolved configuration as YAML; its first line is a comment with a checksum of the rest."""
+    text = config.to_yaml()
+    atomic_write(path, f"{_HEAD}{_checksum(text)}\n{text}".encode())
+
+
 def load_resolved(path: Path) -> Config:
-    """The configuration saved beside a run's results."""
-    return build(_read_yaml(path))
+    """The configuration saved beside a run's results.
+
+    Raises:
+        ConfigError: missing, damaged, edited, or of another version. A file that begins with no comment, as
+            earlier versions wrote it, has no checksum to be compared.
+    """
+    tree = _read_yaml(path)
+    head, _, body = path.read_text(encoding="utf-8").partition("\n")
+    if not tree or (head.startswith("#") and head != f"{_HEAD}{_checksum(body)}"):
+        raise ConfigError(
+            f"{path}: expected the configuration as the run wrote it, found that its checksum differs; it is "
+            "damaged or was edited: restore it, or begin another run with --set"
+        )
+    try:
+        return build(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+_HEAD = "# scenelift run, checksum "
+
+
+def _checksum(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def build(tree: Mapping[str, Any]) -> Config:
@@ -158,10 +188,17 @@ def _extended(tree: dict[str, Any], groups: Sequence[str], heirs: tuple[str, ...
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ConfigError(  # a few lines of them would unpack to billions of keys
+                f"recipe file {path}: expected plain YAML, found an alias (*name); write the value out"
+            )
+        tree = yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(f"recipe file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except RecursionError:
+        raise ConfigError(f"recipe file {path}: expected a few levels of keys, found hundreds") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or the 40th of a month
         raise ConfigError(
             f"recipe file {path} cannot be read as YAML: {' '.join(str(error).split())}"
         ) from None
@@ -178,7 +215,7 @@ def _parse_override(text: str) -> dict[str, Any]:
         raise ConfigError(f"override {text!r}: expected key.path=value, for instance train.epochs=5")
     try:
         node: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"override {text!r}: {value!r} is not a YAML value") from None
     for part in reversed(path.strip().split(".")):
         node = {part: node}

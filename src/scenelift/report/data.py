@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from scenelift.classes import ClassTable
+from scenelift.errors import printable
 from scenelift.types import I64, U8
 
 if TYPE_CHECKING:
@@ -208,7 +209,9 @@ def terminal_table(rows: Sequence[ReportRow]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     bests = {kind: best([row.on(kind).miou for row in rows]) for kind in KINDS}
     for place, row in enumerate(rows):
-        cells: list[str | Text] = [Text(row.recipe)]  # not a str: brackets in a name are no rich markup
+        cells: list[str | Text] = [
+            Text(printable(row.recipe))
+        ]  # not a str: brackets in a name are no rich markup
         for kind in KINDS:
             miou = row.on(kind).miou
             reference = rows[0].on(kind).miou if place else None

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from scenelift.errors import DataError
-from scenelift.files import read_bytes
+from scenelift.files import open_bytes, read_bytes
 
 
 def natural_key(name: str) -> tuple[object, ...]:
@@ -98,7 +98,7 @@ def looks_whole(path: Path) -> bool:
     .exr only the beginning can be told.
     """
     try:
-        with path.open("rb") as stream:
+        with open_bytes(path) as stream:
             head = stream.read(4)
             stream.seek(max(0, path.stat().st_size - 64))
             tail = stream.read()

@@ -11,7 +11,6 @@ The data set's own folder is never written to.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from scenelift.errors import DataError, OutputError
-from scenelift.files import atomic_write, read_json
+from scenelift.files import read_sealed, write_sealed
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 had no checksum."""
 
 _log = logging.getLogger(__name__)
 
@@ -88,14 +88,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        tree = read_json(path)
-    except DataError:  # half a file of another program's making, or no permission: as good as none
+        known = read_sealed(path).get("parts")
+    except DataError:  # damaged, or no permission: as good as none
         return {}
-    return tree if isinstance(tree, dict) else {}
+    return known if isinstance(known, dict) else {}
 
 
 def _write(path: Path, tree: Mapping[str, Any]) -> None:
     try:
-        atomic_write(path, json.dumps(tree, separators=(",", ":")).encode())
+        write_sealed(path, {"parts": tree})
     except OutputError as error:
         _log.warning("the index of this data set cannot be kept, so opening it will be slow again: %s", error)

@@ -9,7 +9,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from scenelift.errors import DataError, one_line
-from scenelift.files import read_bytes
+from scenelift.files import open_bytes, read_bytes
 from scenelift.image_files import IMAGE_FAULTS, decode_image
 from scenelift.types import U8
 
@@ -42,7 +42,7 @@ def read_image_shape(path: Path) -> tuple[int, int]:
         DataError: missing, or no such file.
     """
     try:
-        with path.open("rb") as stream:
+        with open_bytes(path) as stream:
             plugin = {b"\x89PN": PngImageFile, b"\xff\xd8\xff": JpegImageFile}.get(stream.read(3))
             stream.seek(0)
             if plugin is not None:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 from scenelift.errors import DataError, one_line
+from scenelift.files import open_bytes
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 Item = TypeVar("Item")
@@ -92,7 +93,7 @@ def read_row(path: Path, row: type[Row], offset: int, length: int) -> Row:
         DataError: the table cannot be read, or there is no such row any more.
     """
     try:
-        with path.open("rb") as stream:
+        with open_bytes(path) as stream:
             stream.seek(offset)
             return msgspec.json.decode(stream.read(length), type=row)
     except (OSError, OverflowError, ValueError, RecursionError) as error:
@@ -106,7 +107,7 @@ def _pieces(
     path: Path, decoder: msgspec.json.Decoder[list[Item]], piece_bytes: int
 ) -> Iterator[tuple[int, bytes, list[Item]]]:
     try:
-        with path.open("rb") as stream:
+        with open_bytes(path) as stream:
             yield from _cut(stream, path, decoder, piece_bytes)
     except FileNotFoundError:
         raise DataError(f"expected a table at {path}, found no such file; check the path") from None

@@ -29,6 +29,7 @@ import numpy as np
 from scenelift.classes import ClassTable
 from scenelift.config import NuImagesData
 from scenelift.errors import DataError
+from scenelift.files import open_bytes
 from scenelift.image_files import read_rgb
 from scenelift.scenes import Findings, Problem, Reopened
 from scenelift.scenes.folders import some
@@ -354,7 +355,7 @@ def _entries(folder: Path) -> list[str]:
 
 def _ends_whole(table: Path) -> bool:
     try:
-        with table.open("rb") as stream:
+        with open_bytes(table) as stream:
             stream.seek(max(0, table.stat().st_size - _TAIL))
             return stream.read().rstrip().endswith(b"]")
     except OSError:

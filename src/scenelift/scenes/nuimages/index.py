@@ -10,6 +10,7 @@ Schema: https://github.com/nutonomy/nuscenes-devkit/blob/master/docs/schema_nuim
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from array import array
@@ -31,7 +32,8 @@ from scenelift.scenes.index import index_path, stamp
 from scenelift.scenes.tables import read_placed_rows, read_rows
 from scenelift.types import F64, I32, I64
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 had no checksum."""
 """Of the index files; counts up when their content changes."""
 
 ANNOTATIONS = ("surface_ann", "object_ann")
@@ -150,7 +152,8 @@ class Version:
                 pass  # not as this code writes it: as good as none
         arrays = read()
         try:
-            files.atomic_write(path, safetensors.numpy.save(arrays, {"stamp": now}))
+            of = {"stamp": now, "checksum": _checksum(arrays)}
+            files.atomic_write(path, safetensors.numpy.save(arrays, of))
         except OutputError as error:
             _log.warning(
                 "the index of this data set cannot be kept, so opening it will be slow again: %s", error
@@ -165,9 +168,19 @@ def _load(path: Path, now: str) -> _Arrays | None:
         data = path.read_bytes()
         size = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + size])
-        return safetensors.numpy.load(data) if header["__metadata__"]["stamp"] == now else None
+        of = header["__metadata__"]
+        arrays = safetensors.numpy.load(data) if of["stamp"] == now else None
+        return arrays if arrays is None or _checksum(arrays) == of["checksum"] else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
+
+
+def _checksum(arrays: _Arrays) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays):
+        state.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        state.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+    return state.hexdigest()
 
 
 # --- images -------------------------------------------------------------------------------------------

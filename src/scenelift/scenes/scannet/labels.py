@@ -22,7 +22,7 @@ import numpy as np
 
 from scenelift.classes import SCANNET20, ClassTable, scannet20_from_nyu40
 from scenelift.errors import DataError, one_line
-from scenelift.files import read_bytes
+from scenelift.files import open_bytes, read_bytes
 from scenelift.ply import decode_scalars, vertex_count
 from scenelift.scenes.label_images import read_label_png
 from scenelift.types import I32, I64, IGNORE, U8, U16
@@ -158,7 +158,7 @@ def read_objects(path: Path, segments: I32) -> tuple[I64, U16, tuple[str, ...]]:
 def mesh_vertices(path: Path) -> int:
     """How many vertices a mesh claims to have, from its header alone. Raises `DataError`."""
     try:
-        with path.open("rb") as stream:
+        with open_bytes(path) as stream:
             return vertex_count(stream.read(_HEADER_BYTES), str(path))
     except OSError as error:
         raise DataError(

@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelift.errors import DataError, OutputError, one_line
-from scenelift.files import atomic_write
+from scenelift.files import atomic_write, open_bytes
 from scenelift.image_files import MAX_PIXELS, decode_rgb
 from scenelift.scenes.index import index_path, stamp
 from scenelift.scenes.matrices import pinhole
@@ -160,7 +160,7 @@ def read_frame(header: SensHeader, offset: int) -> SensFrame:
 
 def _open(path: Path, buffering: int = -1) -> BinaryIO:
     try:
-        return path.open("rb", buffering=buffering)
+        return open_bytes(path, buffering)
     except FileNotFoundError:
         raise DataError(f"expected a .sens file at {path}, found no such file; check the path") from None
     except OSError as error:
