@@ -74,7 +74,7 @@ def decode_rgb(data: bytes, where: str, shape: tuple[int, int] | None = None) ->
             "check the folder or convert it to RGB"
         )
     image.info.pop("transparency", None)  # Pillow would warn that it is lost; here that is what is wanted
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_depth_png(path: Path) -> U16:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from scenelift.annotations import Annotations
@@ -87,7 +87,7 @@ class SceneStore:
             raise DataError("training: expected at least one scene, found none in this split")
         self.names = tuple(names)
         self.distill = distill
-        self._source, self._annotations = source, annotations
+        self._source, self._annotations = source, replace(annotations, again=True)
         self._latent = () if target is None else tuple(target.split("+"))
         self._scenes: _Recent[Scene] = _Recent(max_bytes // 2)
         self._pairs: _Recent[Any] = _Recent(max_bytes // 4)
@@ -122,7 +122,8 @@ class SceneStore:
         return fused
 
     def _read_view(self, name: str, index: int) -> tuple[View, int]:
-        frame = self.scene(name).frames[index]
+        frames = self.scene(name).frames
+        frame = frames.names[index]
 
         def read_pairs() -> tuple[Any, int]:
             pairs = self._annotations.pairs(name)
@@ -131,10 +132,10 @@ class SceneStore:
         pairs = self._pairs.get(name, read_pairs)
         rows = pairs.of_frame(index)
         view = View(
-            frame.image,
-            self._annotations.labels(name, frame.name),
-            self._annotations.mask_ids(name, frame.name),
-            self._targets(name, frame.name),
+            frames.image(frame),
+            self._annotations.labels(name, frame),
+            self._annotations.mask_ids(name, frame),
+            self._targets(name, frame),
             pairs.point_index[rows].copy(),  # a slice would keep the pairs of all frames in memory
             pairs.pixel_uv[rows].copy(),
         )
