@@ -1,13 +1,13 @@
-"""What training data cost beside bare decoding: ``OMP_NUM_THREADS=1 python benchmarks/loader.py [--scans 2]``.
+"""What training data cost beside bare decoding: ``OMP_NUM_THREADS=1 python benchmarks/loader.py``.
 
-Generated rooms lie on disk as ScanNet does (``scannet_frames_25k``: JPEG, 16-bit PNG, poses; a PLY mesh), with
-16 frames of 320 × 240 and 150,000 points each, annotated in a real cache: labels, mask ids, SAM's features
-(256 × 48 × 64), pairs. A scene is drawn from a store that has nothing in memory, at the paper's setting.
+Generated rooms lie on disk as ScanNet does (``scannet_frames_25k``: JPEG, 16-bit PNG, poses; a PLY mesh),
+with 16 frames of 320 × 240 and 150,000 points each, annotated in a real cache: labels, mask ids, SAM's
+features (256 × 48 × 64), pairs. A scene is drawn from a store that has nothing in memory, at the paper's setting.
 
 *Bare decoding* reads the very files that a draw reads and unpacks what they hold, without a check or a
-conversion: Pillow for JPEG, ``np.frombuffer`` for the mesh, safetensors and zlib for the entries. *Ours* is the
-whole path from files to a batch and its kernel maps (those of MinkUNet34). Both are measured in turn in one
-process and on one core, and the medians are compared. The stages add up to ours: time in a stage is that of
+conversion: Pillow for JPEG, ``np.frombuffer`` for the mesh, safetensors and zlib for the entries. *Ours* is
+the whole path from files to a batch and its kernel maps (those of MinkUNet34). Both are measured in turn in
+one process, in seconds of one core (other work on the machine does not count), and medians are compared. The stages add up to ours: time in a stage is that of
 its functions less that of the stages inside it.
 """
 
@@ -32,7 +32,6 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from layouts_scannet import jpeg, matrix4, mesh_bytes, millimetres, png
-
 from scenelift import augment, batches
 from scenelift.annotate import annotate
 from scenelift.annotations import Annotations
@@ -43,6 +42,8 @@ from scenelift.config import Config, ScanNetData, SyntheticData
 from scenelift.entries import parse_manifest
 from scenelift.models.kernel_maps import VoxelPyramid
 from scenelift.recipes import load
+from scenelift.scenes.resize import resize_nearest
+from scenelift.scenes.rgbd import scale_intrinsics
 from scenelift.scenes.scannet import ScanNet
 from scenelift.scenes.scannet.layout import official_split
 from scenelift.scenes.synthetic import SyntheticRooms
@@ -91,8 +92,9 @@ def _random(frame: Frame, shape: tuple[int, ...]) -> F16:
     return np.random.default_rng(int(frame.image.sum())).normal(size=shape).astype(np.float16)
 
 
-def write_data(root: Path, scans: int) -> Annotations:
+def write_data(root: Path, scans: int, as_recorded: bool) -> Annotations:
     """Scans on disk and their annotations."""
+    color_size, depth_size = ((1296, 972), (640, 480)) if as_recorded else ((WIDTH, HEIGHT),) * 2
     rooms = SyntheticRooms(
         SyntheticData(train_rooms=scans, val_rooms=0, frames_per_room=FRAMES, width=WIDTH, height=HEIGHT)
     )
@@ -105,24 +107,31 @@ def write_data(root: Path, scans: int) -> Annotations:
         for number, frame in enumerate(scene.frames):
             assert frame.depth_m is not None
             pose = np.linalg.inv(frame.cam_from_world)
-            (frames / "color" / f"{number:06d}.jpg").write_bytes(jpeg(frame.image, 92))
-            (frames / "depth" / f"{number:06d}.png").write_bytes(png(millimetres(frame.depth_m)))
+            color = Image.fromarray(frame.image).resize(color_size, Image.Resampling.LANCZOS)
+            depth = resize_nearest(millimetres(frame.depth_m), depth_size[::-1])
+            (frames / "color" / f"{number:06d}.jpg").write_bytes(jpeg(np.asarray(color), 92))
+            (frames / "depth" / f"{number:06d}.png").write_bytes(png(depth))
             np.savetxt(frames / "pose" / f"{number:06d}.txt", pose)
             v, u = np.nonzero(frame.depth_m > 0)
             z = frame.depth_m[v, u]
             rays = np.stack([u, v, np.ones_like(u)], 1) @ np.linalg.inv(frame.intrinsics).T
             seen.append((rays * z[:, None]) @ pose[:3, :3].T + pose[:3, 3])
             colors.append(frame.image[v, u])
-        for camera in ("color", "depth"):
-            np.savetxt(frames / f"intrinsics_{camera}.txt", matrix4(scene.frames[0].intrinsics))
+        for camera, size in (("color", color_size), ("depth", depth_size)):
+            intrinsics = scale_intrinsics(scene.frames[0].intrinsics, (HEIGHT, WIDTH), size[::-1])
+            np.savetxt(frames / f"intrinsics_{camera}.txt", matrix4(intrinsics))
         kept = np.random.default_rng(0).permutation(sum(map(len, seen)))[:POINTS]
         cloud = np.concatenate(seen)[kept].astype(np.float32)
         (mesh / f"{scan}_vh_clean_2.ply").write_bytes(mesh_bytes(cloud, np.concatenate(colors)[kept]))
-    source = ScanNet(ScanNetData(path=str(root)))
+    source = ScanNet(data_of(root))
     pairing = load("cns", (), "scannet").pairing
     names = source.names("train")
     cache = Cache(root / "cache")
     return annotate(source, names, SCANNET20, _Labels(), _Masks(rooms), pairing, cache)
+
+
+def data_of(root: Path) -> ScanNetData:
+    return ScanNetData(path=str(root), image_size=(HEIGHT, WIDTH))
 
 
 def bare(annotations: Annotations, root: Path, scan: str, inflate: bool = True) -> None:
@@ -222,8 +231,13 @@ def draw(annotations: Annotations, source: ScanNet, config: Config, step: int, s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--scans", type=int, default=2)
+    parser.add_argument(
+        "--as-recorded", action="store_true", help="files of 1296 x 972 and 640 x 480, scaled when read"
+    )
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--data", type=Path, help="folder to write to and to find again; else a temporary one")
+    parser.add_argument(
+        "--data", type=Path, help="folder to write to and to find again; else a temporary one"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -232,13 +246,13 @@ def main() -> None:
         if index.is_file():
             annotations = Annotations.load(index, Cache(root / "cache"))
         else:
-            annotations = write_data(root, args.scans)
+            annotations = write_data(root, args.scans, args.as_recorded)
             annotations.save(index)
         measure(root, annotations, args.repeats)
 
 
 def measure(root: Path, annotations: Annotations, repeats: int) -> None:
-    source = ScanNet(ScanNetData(path=str(root)))
+    source = ScanNet(data_of(root))
     config = load("cns", ("train.scenes_per_step=1",), "scannet")
     taken: dict[str, list[float]] = {"bare": [], "packed": [], "batch": [], "kernel maps": []}
     parts: list[dict[str, float]] = []
@@ -260,15 +274,18 @@ def measure(root: Path, annotations: Annotations, repeats: int) -> None:
             end = time.process_time()
             if repeat < 0:  # the first round fills the page cache
                 continue
-            for name, seconds in zip(taken, (decoded - start, packed - decoded, drawn - packed, end - drawn)):
+            spent = (decoded - start, packed - decoded, drawn - packed, end - drawn)
+            for name, seconds in zip(taken, spent, strict=True):
                 taken[name].append(seconds)
             parts.append(stages.seconds)
             voxels.append(len(batch.coords))
             pairs.append(len(batch.pair_image))
     ours = [a + b for a, b in zip(taken["batch"], taken["kernel maps"], strict=True)]
     one = statistics.median(taken["bare"])
-    print(f"{len(scans)} scans x {repeats} draws of {FRAMES} frames, {POINTS:,} points, "
-          f"{statistics.mean(voxels):,.0f} voxels, {statistics.mean(pairs):,.0f} pairs; medians on one core")  # fmt: skip
+    print(
+        f"{len(scans)} scans x {repeats} draws of {FRAMES} frames, {POINTS:,} points, "
+        f"{statistics.mean(voxels):,.0f} voxels, {statistics.mean(pairs):,.0f} pairs; medians on one core"
+    )
     print(f"bare decoding            {1e3 * one:7.1f} ms   1.00")
     print(f"  entries left packed    {1e3 * statistics.median(taken['packed']):7.1f} ms")
     for name, found in (("to the batch", taken["batch"]), ("with kernel maps", ours)):

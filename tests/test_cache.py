@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenelift import cache as cache_module
+from scenelift import entries
 from scenelift.cache import CODE_VERSIONS, Cache, Key, array_digest, cache_key
 from scenelift.errors import CacheError, ConfigError
 from scenelift.files import is_temp
@@ -96,13 +97,14 @@ def test_what_is_put_comes_back_bit_for_bit(tmp_path_factory, arrays, meta, code
     cache = Cache(tmp_path_factory.mktemp("cache"))
     key = cache_key("masks", a=1)
     cache.put(key, arrays, meta, {name: c for name, c in zip(arrays, codecs, strict=False) if c})
-    for verify in (True, False):
-        found = cache.get(key, verify=verify)
+    for again in (False, True, True):
+        found = cache.get(key, again)
         assert found is not None
         assert found.meta == meta
         assert found.arrays.keys() == arrays.keys()
         assert all(same(arrays[name], found.arrays[name]) for name in arrays)
         assert all(array.flags.writeable for array in found.arrays.values())
+        assert again or all(array.flags.c_contiguous for array in found.arrays.values())
     assert cache.verify() == []
 
 
@@ -187,8 +189,23 @@ def test_packed_arrays_are_checked_as_they_will_be_read(tmp_path, caplog):
         assert [damage.path for damage in cache.verify()] == [path]
         assert cache.get(key) is None
     path.write_bytes(content.replace(b"[60, 50]", b"[60, 51]"))
-    assert cache.get(key, verify=False) is None
+    assert cache.get(key) is None
     assert "do not unpack to the 6120 bytes declared" in caplog.text
+
+
+def test_what_is_read_again_and_again_is_checked_once(tmp_path, monkeypatch):
+    cache, key = Cache(tmp_path), cache_key("pairs", i=1)
+    cache.put(key, {"ids": np.arange(9)}, {})
+    checked, original = [], entries._checksum
+    monkeypatch.setattr(entries, "_checksum", lambda *args: checked.append(1) or original(*args))
+    for _ in range(3):
+        assert cache.get(key, again=True) is not None
+    assert len(checked) == 1
+    cache.get(key)
+    assert len(checked) == 2
+    path = cache.path(key)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert Cache(tmp_path).get(key, again=True) is None  # at the first sight of another process
 
 
 def test_claims_are_no_entries(tmp_path):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from scenelift.augment import PointTransform, draw_image_transform, draw_point_transform
 from scenelift.config import AugmentConfig, Config
 from scenelift.errors import ConfigError, DataError
+from scenelift.frame_stream import prefetch
 from scenelift.fusion import voxel_features
 from scenelift.losses import share_of_image
 from scenelift.models.voxels import scatter_mean, voxelize
@@ -237,7 +239,7 @@ def _without_frames(store: SceneStore, config: Config, coords: Tensor, inputs: T
     )
 
 
-def batches(store: SceneStore, config: Config, first: int, last: int, ahead: int = 2) -> Iterator[Batch]:
+def batches(store: SceneStore, config: Config, first: int, last: int, workers: int = 0) -> Iterator[Batch]:
     """Batches of steps ``first`` to ``last`` − 1.
 
     Args:
@@ -245,29 +247,24 @@ def batches(store: SceneStore, config: Config, first: int, last: int, ahead: int
         config: the run.
         first: first step.
         last: the step after the last one.
-        ahead: how many batches a thread draws while the networks compute. 0 = no thread: right where the
-            networks compute on the same cores, which a second thread would only keep waiting.
+        workers: threads that draw while the networks compute; 0 = each batch is drawn when it is asked for.
     """
-    yield from drawn_ahead(lambda step: draw_batch(store, config, step), first, last, ahead)
+    yield from drawn_ahead(lambda step: draw_batch(store, config, step), first, last, workers)
 
 
-def drawn_ahead(draw: Callable[[int], T], first: int, last: int, ahead: int) -> Iterator[T]:
-    """What ``draw`` gives for steps ``first`` to ``last`` − 1; ``ahead`` as for `batches`."""
-    if ahead == 0:
+def drawn_ahead(draw: Callable[[int], T], first: int, last: int, workers: int) -> Iterator[T]:
+    """What ``draw`` gives for steps ``first`` to ``last`` − 1, in order; ``workers`` as for `batches`.
+
+    Threads are enough: decoding, unpacking and resampling release the interpreter's lock, and what is in
+    memory is there for all of them.
+    """
+    if workers == 0:
         yield from (draw(step) for step in range(first, last))
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        queue: list[Future[T]] = []
-        try:
-            for step in range(first, last):
-                queue.append(pool.submit(draw, step))
-                if len(queue) > ahead:
-                    yield queue.pop(0).result()
-            while queue:
-                yield queue.pop(0).result()
-        finally:
-            for future in queue:
-                future.cancel()
+    with closing(
+        prefetch((partial(draw, step) for step in range(first, last)), workers, workers + 1)
+    ) as drawn:
+        yield from drawn
 
 
 def _scenes_of_step(names: Sequence[str], config: Config, step: int) -> list[str]:
@@ -343,9 +340,7 @@ def _contiguous(coords: Tensor, limit: int, rng: np.random.Generator) -> Tensor:
     return keep
 
 
-def _transform(
-    view: View, voxel: Tensor, config: AugmentConfig, rng: np.random.Generator
-) -> tuple[Any, ...]:
+def _transform(view: View, voxel: Tensor, config: AugmentConfig, rng: np.random.Generator) -> tuple[Any, ...]:
     """One view under a random transform; pairs that leave the image or lost their voxel are dropped."""
     height, width = view.labels.shape
     transform = draw_image_transform((height, width), config, rng)
@@ -375,8 +370,8 @@ def _jitter_factors(images: int, strength: float, rng: np.random.Generator) -> T
 def _pictures(images: Sequence[U8], factors: Tensor | None) -> Tensor:
     """(B, 3, H, W) float32 in [0, 1], channels last in memory, of B (H, W, 3) images.
 
-    Each picture in turn, so that it stays in the processor's cache. ``factors``, from `_jitter_factors`, change
-    brightness, contrast and saturation.
+    Each picture in turn, so that it stays in the processor's cache. ``factors``, from `_jitter_factors`,
+    change brightness, contrast and saturation.
     """
     pictures = torch.empty(len(images), *images[0].shape)
     for picture, image in zip(pictures, images, strict=True):
@@ -388,7 +383,8 @@ def _pictures(images: Sequence[U8], factors: Tensor | None) -> Tensor:
     for picture, own_grey in zip(pictures, grey, strict=True):
         red, green, blue = picture.split(1, dim=2)  # three times as fast as a mean, and the same to the bit
         torch.add(red, green, out=own_grey).add_(blue).div_(3)
-    middle = grey.mean((1, 2), keepdim=True)
+    # of at least two: the mean of one alone would be summed by several threads, in another order
+    middle = (grey if len(grey) > 1 else grey.expand(2, -1, -1, -1)).mean((1, 2), keepdim=True)
     brightness, contrast, saturation = factors.reshape(3, -1, 1, 1, 1)
     lifted = middle * brightness
     for i, picture in enumerate(pictures):
@@ -398,6 +394,6 @@ def _pictures(images: Sequence[U8], factors: Tensor | None) -> Tensor:
 
 
 def _stacked(grids: Sequence[F16]) -> Tensor:
-    """(B, F, h, w) of B (F, h, w) grids, the channels of a cell side by side in memory, as they are sampled."""
+    """(B, F, h, w) of (F, h, w) grids; the channels of a cell side by side in memory, as they are sampled."""
     last = [torch.from_numpy(grid).permute(1, 2, 0) for grid in grids]
     return torch.stack(last).permute(0, 3, 1, 2)

@@ -29,6 +29,7 @@ from scenelift.cli_options import (
     Seed,
     Set,
     Teacher,
+    Workers,
     command_line,
 )
 from scenelift.errors import ConfigError, PeerError, SceneLiftError
@@ -99,8 +100,9 @@ def main() -> None:
         sys.exit(128 + stopped.args[0])
 
 
-def _with(overrides: list[str] | None, precision: str | None) -> list[str] | None:
-    return overrides if precision is None else [*(overrides or ()), f"train.precision={precision}"]
+def _with(overrides: list[str] | None, precision: str | None, workers: int | None) -> list[str]:
+    named = {"train.precision": precision, "train.workers": workers}
+    return [*(overrides or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
 
 
 def _say(world: World, text: str) -> None:
@@ -180,6 +182,7 @@ def train(
     devices: Devices = None,
     nodes: Nodes = None,
     precision: Precision = None,
+    workers: Workers = None,
 ) -> None:
     """Train both networks; annotates first what is not annotated yet."""
     if (world := enter(devices, nodes, device)) is None:
@@ -195,7 +198,7 @@ def train(
         data_recipe,
         classes,
         teachers,
-        _with(set_, precision),
+        _with(set_, precision, workers),
         seed,
         device,
         cache,
@@ -319,6 +322,7 @@ def fit(
     devices: Devices = None,
     nodes: Nodes = None,
     precision: Precision = None,
+    workers: Workers = None,
 ) -> None:
     """Everything on your own capture: check, annotate, train, predict, report."""
     if (world := enter(devices, nodes, device)) is None:
@@ -334,7 +338,7 @@ def fit(
         data_recipe,
         classes,
         teachers,
-        _with(set_, precision),
+        _with(set_, precision, workers),
         seed,
         device,
         cache,

@@ -42,11 +42,12 @@ from scenelift.resume import resume
 from scenelift.runfolder import RunFolder
 from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
-from scenelift.shares import share_of, shared_batches
+from scenelift.shares import share_of, shared_batches, workers_of
 from scenelift.store import SceneStore
 from scenelift.summary import pictures, report_notes, report_row
 from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.teachers.registry import open_teachers
+from scenelift.waiting import WINDOW, waiting_advice, waiting_share
 from scenelift.world import ALONE, World
 
 _log = logging.getLogger(__name__)
@@ -213,8 +214,8 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     monitor = Monitor()
     for record in records:  # what an earlier start was told of is not told again
         monitor.add(record)
-    ahead = 0 if session.device == "cpu" else 2
-    drawn = shared_batches(store, config, share_of(config, world), first, total, ahead)
+    workers = workers_of(config, session.device)
+    drawn = shared_batches(store, config, share_of(config, world), first, total, workers)
     log_file = folder.log if world.first else Path(os.devnull)
     with session.progress("train", total, first) as advance, log_file.open("a", encoding="utf-8") as log:
         for result in cotrain(trainer, drawn):
@@ -231,7 +232,9 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
             if world.first and due:
                 log.flush()
                 checkpoint.save_training(folder.checkpoint, trainer, digest)
-            advance(f"loss {result.loss:.2f}")
+            advance(f"loss {result.loss:.2f}, {100 * (waiting_share(records[-WINDOW:]) or 0):.0f} % waiting")
+    if advice := waiting_advice(records[first:]):
+        _log.warning("%s, seed %d: %s", config.recipe, config.seed, advice)
     knows_points = any(record.get("pairs", 1) for record in records)
     about = {
         "digest": digest,

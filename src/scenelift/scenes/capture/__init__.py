@@ -266,7 +266,6 @@ class Capture:
             depth_m=None if depth_m is None else camera.depth(depth_m),
         )
 
-
     def _read_image(self, frames: Mapping[str, FrameFiles], name: str) -> U8:
         files = frames[name]
         color = read_rgb(files.color)

@@ -20,7 +20,6 @@ from scenelift.files import read_bytes
 from scenelift.image_files import read_depth_png, read_rgb
 from scenelift.scenes.depth_files import metres
 from scenelift.scenes.matrices import read_intrinsics, read_pose
-from scenelift.scenes.resize import resize_image
 from scenelift.scenes.rgbd import RIGID_TOLERANCE, RgbdCamera, cam_from_world, camera_fault, scale_intrinsics
 from scenelift.scenes.scannet.layout import COLOR, DEPTH, POSE, SENS, Scan
 from scenelift.scenes.scannet.sens import SensHeader, find_frames, read_frame, read_header
@@ -123,8 +122,7 @@ def _intrinsics(scan: Scan) -> dict[str, F64]:
 
 
 def _exported_image(scan: Scan, config: ScanNetData, name: str) -> U8:
-    color = read_rgb(scan.frame_file(COLOR, name))
-    return color if config.image_size is None else resize_image(color, config.image_size)
+    return read_rgb(scan.frame_file(COLOR, name), config.image_size)
 
 
 def _exported(
