@@ -2,25 +2,30 @@
 
 Generated rooms lie on disk as ScanNet does (``scannet_frames_25k``: JPEG, 16-bit PNG, poses; a PLY mesh),
 with 16 frames of 320 × 240 and 150,000 points each, annotated in a real cache: labels, mask ids, SAM's
-features (256 × 48 × 64), pairs. A scene is drawn from a store that has nothing in memory, at the paper's setting.
+features (256 × 48 × 64), pairs. A scene is drawn at the paper's setting from a store with nothing in memory.
 
 *Bare decoding* reads the very files that a draw reads and unpacks what they hold, without a check or a
 conversion: Pillow for JPEG, ``np.frombuffer`` for the mesh, safetensors and zlib for the entries. *Ours* is
 the whole path from files to a batch and its kernel maps (those of MinkUNet34). Both are measured in turn in
-one process, in seconds of one core (other work on the machine does not count), and medians are compared. The stages add up to ours: time in a stage is that of
-its functions less that of the stages inside it.
+one process, in seconds of one core (other work on the machine does not count), and medians are compared. The
+stages add up to ours: time in a stage is that of its functions less that of the stages inside it.
+
+``--scaling`` draws with 1, 2 and 3 threads and with 2 processes in turn instead, and prints scenes a second.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -234,6 +239,7 @@ def main() -> None:
     parser.add_argument(
         "--as-recorded", action="store_true", help="files of 1296 x 972 and 640 x 480, scaled when read"
     )
+    parser.add_argument("--scaling", action="store_true")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument(
         "--data", type=Path, help="folder to write to and to find again; else a temporary one"
@@ -248,7 +254,7 @@ def main() -> None:
         else:
             annotations = write_data(root, args.scans, args.as_recorded)
             annotations.save(index)
-        measure(root, annotations, args.repeats)
+        (scaling if args.scaling else measure)(root, annotations, args.repeats)
 
 
 def measure(root: Path, annotations: Annotations, repeats: int) -> None:
@@ -293,6 +299,42 @@ def measure(root: Path, annotations: Annotations, repeats: int) -> None:
     for name in sorted({name for part in parts for name in part}):
         found = [part.get(name, 0.0) for part in parts]
         print(f"  {name:<22} {1e3 * statistics.median(found):7.1f} ms   {statistics.median(found) / one:.2f}")
+
+
+def scaling(root: Path, annotations: Annotations, repeats: int) -> None:
+    source = ScanNet(data_of(root))
+    config = load("cns", ("train.scenes_per_step=1",), "scannet")
+    scans = source.names("train")
+    a_scene = partial(_draw_one, annotations, source, config, scans)
+    rates: dict[str, list[float]] = {}
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(2, context) as processes,
+        ThreadPoolExecutor(2) as two,
+        ThreadPoolExecutor(3) as three,
+    ):
+        ways: dict[str, Callable[..., Iterable[int]]] = {
+            "1 thread": map,
+            "2 threads": two.map,
+            "3 threads": three.map,
+            "2 processes": processes.map,
+        }
+        for repeat in range(-1, repeats):
+            for name, run in ways.items():
+                start = time.perf_counter()
+                drawn = len(list(run(a_scene, range(6))))
+                if repeat >= 0:  # the first round starts processes
+                    rates.setdefault(name, []).append(drawn / (time.perf_counter() - start))
+    one = statistics.median(rates["1 thread"])
+    for name, found in rates.items():
+        print(f"{name:<12} {statistics.median(found):6.2f} scenes/s   {statistics.median(found) / one:.2f}")
+
+
+def _draw_one(
+    annotations: Annotations, source: ScanNet, config: Config, scans: Sequence[str], number: int
+) -> int:
+    draw(annotations, source, config, number, scans[number % len(scans)])
+    return number
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from scenelift.cli_options import (
     Classes,
     Clip,
     DataRecipe,
+    Deterministic,
     Device,
     Devices,
     Download,
@@ -94,10 +95,22 @@ def main() -> None:
     except SceneLiftError as error:
         typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(2)
+    except RuntimeError as error:
+        if "deterministic" not in str(error):  # else PyTorch names what it cannot do as --deterministic asks
+            raise
+        typer.echo(f"error: --deterministic: {printable(str(error).splitlines()[0])}; leave it out", err=True)
+        sys.exit(2)
     except _Stopped as stopped:
         if not is_watched():
             typer.echo("stopped; the same command goes on from here", err=True)
         sys.exit(128 + stopped.args[0])
+
+
+def _repeat_exactly(wanted: bool) -> None:
+    if wanted:
+        from scenelift.device import repeat_exactly
+
+        repeat_exactly()
 
 
 def _with(overrides: list[str] | None, precision: str | None, workers: int | None) -> list[str]:
@@ -132,6 +145,7 @@ def demo(
     set_: Set = None,
     device: Device = "auto",
     cache: CacheRoot = None,
+    deterministic: Deterministic = False,
 ) -> None:
     """Build rooms, simulate teachers, train, and compare methods. No downloads, no GPU, no labels."""
     from rich.console import Console
@@ -142,6 +156,7 @@ def demo(
     from scenelift.progress import bars
     from scenelift.report import terminal_table
 
+    _repeat_exactly(deterministic)
     if size not in DEMO_DATA:
         raise ConfigError(f"--size: expected {' or '.join(DEMO_DATA)}, found {size!r}")
     asked = Comparison(
@@ -183,10 +198,12 @@ def train(
     nodes: Nodes = None,
     precision: Precision = None,
     workers: Workers = None,
+    deterministic: Deterministic = False,
 ) -> None:
     """Train both networks; annotates first what is not annotated yet."""
     if (world := enter(devices, nodes, device)) is None:
         return
+    _repeat_exactly(deterministic)
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
 
@@ -223,6 +240,7 @@ def evaluate(
     download: Download = False,
     devices: Devices = None,
     nodes: Nodes = None,
+    deterministic: Deterministic = False,
 ) -> None:
     """Compare a run's predictions with ground truth; prints and saves mIoU and coverage."""
     from rich.console import Console
@@ -231,6 +249,7 @@ def evaluate(
     from scenelift.options import Teachers, reopen_session, resolve_config, session_elsewhere
     from scenelift.report import terminal_table
 
+    _repeat_exactly(deterministic)
     if on is not None:
         if (devices or 1) * (nodes or 1) > 1:
             raise ConfigError("--devices, --nodes: --on DATA is evaluated on one device; leave them out")
@@ -323,10 +342,12 @@ def fit(
     nodes: Nodes = None,
     precision: Precision = None,
     workers: Workers = None,
+    deterministic: Deterministic = False,
 ) -> None:
     """Everything on your own capture: check, annotate, train, predict, report."""
     if (world := enter(devices, nodes, device)) is None:
         return
+    _repeat_exactly(deterministic)
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
 

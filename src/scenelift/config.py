@@ -34,7 +34,7 @@ from scenelift.config_teachers import SimulatedMasks as SimulatedMasks
 from scenelift.config_teachers import TeachersConfig as TeachersConfig
 
 NO_PART_OF_DIGESTS: dict[str, JsonValue] = {"digest": False}
-"""Marks keys of how something is done that cannot change what comes out: a run may go on with another value."""
+"""Marks keys that cannot change what comes out, only how: a run may go on with another value."""
 
 TAGS = ("source", "kind")
 """Keys that say which variant a node is, where it has several."""

@@ -44,7 +44,7 @@ IMAGE_FAULTS = (
 
 
 def read_rgb(path: Path, size: tuple[int, int] | None = None) -> U8:
-    """Read a PNG or JPEG image as RGB, if asked to scaled to ``size`` (H, W): a pixel is the mean of its area.
+    """Read a PNG or JPEG image as RGB, if asked to scaled to ``size`` (H, W), a pixel its area's mean.
 
     Grey and palette images are expanded, an alpha channel is dropped. An EXIF orientation is *not* applied:
     camera intrinsics refer to the pixels as they are stored.
