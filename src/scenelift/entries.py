@@ -105,7 +105,7 @@ def decode(data: bytes, key: Key, verify: bool, as_packed: bool = False) -> Entr
         arrays = load(data)
         for name, how in manifest.get("packed", {}).items():
             array = unpack(arrays[name], how["codec"], how["dtype"], how["shape"])
-            arrays[name] = array if as_packed else np.ascontiguousarray(array)
+            arrays[name] = array if as_packed else np.asarray(array, order="C")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamageError(f"no safetensors file: {error}") from error
     except PackedError as error:
