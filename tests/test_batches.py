@@ -8,6 +8,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -279,37 +280,51 @@ class TestStateless:
 
 class TestIterator:
     @pytest.mark.parametrize(("first", "last"), [(0, 5), (3, 5), (4, 5), (5, 5), (6, 5)])
-    @pytest.mark.parametrize("ahead", [0, 1, 2, 9])
+    @pytest.mark.parametrize("workers", [0, 1, 2, 9])
     def test_yields_the_steps_in_order_from_any(
-        self, monkeypatch: pytest.MonkeyPatch, store: SceneStore, first: int, last: int, ahead: int
+        self, monkeypatch: pytest.MonkeyPatch, store: SceneStore, first: int, last: int, workers: int
     ) -> None:
         monkeypatch.setattr(B, "draw_batch", lambda store, config, step: step)
-        assert list(batches(store, config(), first, last, ahead)) == list(range(first, last))
+        assert list(batches(store, config(), first, last, workers)) == list(range(first, last))
 
-    def test_equals_direct_calls(self, store: SceneStore) -> None:
-        drawn = [digest(batch) for batch in batches(store, config(), 2, 6)]
-        assert drawn == [digest(draw_batch(store, config(), step)) for step in range(2, 6)]
+    @pytest.mark.parametrize("workers", [0, 1, 3])
+    @pytest.mark.parametrize("max_bytes", [0, 1 << 30])
+    def test_the_same_batches_for_any_number_of_workers(
+        self, data: tuple[TinySource, Annotations], workers: int, max_bytes: int
+    ) -> None:
+        settings = config(scenes_per_step=1, frames_per_scene=1)  # one image, and one scene after the other
+        fresh = SceneStore(data[0], NAMES, data[1], "masks", max_bytes)
+        drawn = [digest(batch) for batch in batches(fresh, settings, 2, 14, workers)]
+        plain = SceneStore(data[0], NAMES, data[1], "masks")
+        assert drawn == [digest(draw_batch(plain, settings, step)) for step in range(2, 14)]
 
     def test_runs_ahead_but_not_far(self, monkeypatch: pytest.MonkeyPatch, store: SceneStore) -> None:
         begun: list[int] = []
         monkeypatch.setattr(B, "draw_batch", lambda store, config, step: begun.append(step) or step)
-        iterator = batches(store, config(), 0, 50, ahead=2)
+        iterator = batches(store, config(), 0, 50, workers=2)
         assert next(iterator) == 0
-        assert max(begun) <= 2
+        assert max(begun) <= 3
         iterator.close()
-        assert max(begun) <= 2
+        assert max(begun) <= 3
+        assert not [thread for thread in threading.enumerate() if "scenelift-read" in thread.name]
 
-    def test_an_error_in_the_thread_surfaces_at_its_step(
-        self, monkeypatch: pytest.MonkeyPatch, store: SceneStore
+    @pytest.mark.parametrize("workers", [0, 1, 3])
+    @pytest.mark.parametrize("error", [DataError, MemoryError, KeyboardInterrupt])
+    def test_an_error_in_a_worker_surfaces_at_its_step(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        store: SceneStore,
+        workers: int,
+        error: type[BaseException],
     ) -> None:
         def failing(store: SceneStore, config: Config, step: int) -> int:
             if step == 2:
-                raise DataError("frame scene0/f2 is damaged")
+                raise error("frame scene0/f2 is damaged")
             return step
 
         monkeypatch.setattr(B, "draw_batch", failing)
-        iterator = batches(store, config(), 0, 9)
+        iterator = batches(store, config(), 0, 9, workers)
         assert [next(iterator), next(iterator)] == [0, 1]
-        with pytest.raises(DataError, match="scene0/f2"):
+        with pytest.raises(error, match="scene0/f2"):
             next(iterator)
         assert list(iterator) == []

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenelift import cache as cache_module
+from scenelift import entries
 from scenelift.cache import CODE_VERSIONS, Cache, Key, array_digest, cache_key
 from scenelift.errors import CacheError, ConfigError
 from scenelift.files import is_temp
@@ -96,13 +97,14 @@ def test_what_is_put_comes_back_bit_for_bit(tmp_path_factory, arrays, meta, code
     cache = Cache(tmp_path_factory.mktemp("cache"))
     key = cache_key("masks", a=1)
     cache.put(key, arrays, meta, {name: c for name, c in zip(arrays, codecs, strict=False) if c})
-    for verify in (True, False):
-        found = cache.get(key, verify=verify)
+    for again in (False, True, True):
+        found = cache.get(key, again)
         assert found is not None
         assert found.meta == meta
         assert found.arrays.keys() == arrays.keys()
         assert all(same(arrays[name], found.arrays[name]) for name in arrays)
         assert all(array.flags.writeable for array in found.arrays.values())
+        assert again or all(array.flags.c_contiguous for array in found.arrays.values())
     assert cache.verify() == []
 
 
@@ -187,8 +189,23 @@ def test_packed_arrays_are_checked_as_they_will_be_read(tmp_path, caplog):
         assert [damage.path for damage in cache.verify()] == [path]
         assert cache.get(key) is None
     path.write_bytes(content.replace(b"[60, 50]", b"[60, 51]"))
-    assert cache.get(key, verify=False) is None
+    assert cache.get(key) is None
     assert "do not unpack to the 6120 bytes declared" in caplog.text
+
+
+def test_what_is_read_again_and_again_is_checked_once(tmp_path, monkeypatch):
+    cache, key = Cache(tmp_path), cache_key("pairs", i=1)
+    cache.put(key, {"ids": np.arange(9)}, {})
+    checked, original = [], entries._checksum
+    monkeypatch.setattr(entries, "_checksum", lambda *args: checked.append(1) or original(*args))
+    for _ in range(3):
+        assert cache.get(key, again=True) is not None
+    assert len(checked) == 1
+    cache.get(key)
+    assert len(checked) == 2
+    path = cache.path(key)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert Cache(tmp_path).get(key, again=True) is None  # at the first sight of another process
 
 
 def test_claims_are_no_entries(tmp_path):
@@ -365,14 +382,15 @@ def test_every_flipped_bit_of_the_arrays_is_found(tmp_path, caplog):
         assert not cache.has(key)
 
 
-def test_without_verify_only_the_header_protects(tmp_path):
+def test_once_read_only_the_header_protects(tmp_path):
     cache = Cache(tmp_path)
     key = small(cache)
+    assert cache.get(key) is not None
     path = cache.path(key)
     damaged = bytearray(path.read_bytes())
     damaged[-1] ^= 1
     path.write_bytes(damaged)
-    assert cache.get(key, verify=False) is not None
+    assert cache.get(key, again=True) is not None
     assert cache.get(key) is None
 
 
@@ -382,11 +400,13 @@ def test_truncation_at_any_length_is_a_miss(tmp_path):
     path = cache.path(key)
     content = path.read_bytes()
     for length in [*range(60), *range(60, len(content), 7), len(content) - 1]:
-        for verify in (True, False):
+        for again in (True, False):
+            path.write_bytes(content)
+            assert cache.get(key) is not None
             path.write_bytes(content[:length])
             assert [damage.path for damage in cache.verify()] == [path]
             list(cache.entries())  # never raises
-            assert cache.get(key, verify=verify) is None
+            assert cache.get(key, again) is None
             assert not path.exists()
 
 

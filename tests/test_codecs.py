@@ -27,9 +27,8 @@ def test_round_trip_is_bit_exact(array, codec):
     assert packed.ndim == 1
     found = unpack(packed, codec, array.dtype.str, list(array.shape))
     assert (found.dtype, found.shape) == (array.dtype, array.shape)
-    assert found.tobytes() == array.tobytes()
+    assert found.tobytes() == array.tobytes()  # in C order, however it lies in memory
     assert found.flags.writeable
-    assert found.flags.c_contiguous
 
 
 @pytest.mark.parametrize("codec", ["map", "grid"])

@@ -87,6 +87,10 @@ def settings() -> list[tuple[str, str]]:
     return [(variant, path) for variant, path in keys() if path not in tags]
 
 
+WITHOUT_DIGEST = ("train.workers",)
+"""What cannot change what comes out."""
+
+
 @pytest.mark.parametrize(("variant", "path"), settings())
 def test_every_key_can_be_overridden_alone(variant: str, path: str) -> None:
     before = load("cns", VARIANTS[variant])
@@ -99,7 +103,7 @@ def test_every_key_can_be_overridden_alone(variant: str, path: str) -> None:
             continue
         changes.append(differences(before.model_dump(mode="json"), after.model_dump(mode="json")))
         assert changes[-1] in ([], [path])
-        assert (after.digest() == before.digest()) == (changes[-1] == [])
+        assert (after.digest() == before.digest()) == (changes[-1] == [] or path in WITHOUT_DIGEST)
     assert [path] in changes
     assert all(text.startswith((path, path.rpartition(".")[0])) for text in complaints)
 

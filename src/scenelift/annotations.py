@@ -45,19 +45,21 @@ class Annotations:
         cache: where the arrays lie.
         text: (C, dim) float32, unit length: the classes.
         scenes: keys by scene name.
+        again: whether each entry is read many times, see `Cache.get`.
     """
 
     cache: Cache
     text: F32
     scenes: Mapping[str, SceneKeys] = field(default_factory=dict)
+    again: bool = False
 
     def pairs(self, scene: str) -> Pairs:
         """The pixel–point pairs of a scene."""
-        return read_pairs(self.cache, self._scene(scene).pairs)
+        return read_pairs(self.cache, self._scene(scene).pairs, self.again)
 
     def labels(self, scene: str, frame: str) -> U8:
         """(H, W) uint8 pseudo labels of a frame, eq. 1, unrefined."""
-        return read_arrays(self.cache, self._frame(scene, frame).labels)["labels"]
+        return read_arrays(self.cache, self._frame(scene, frame).labels, self.again)["labels"]
 
     def masks(self, scene: str, frame: str) -> Masks:
         """The mask teacher's whole answer for a frame; `mask_ids` alone reads a hundredth of it."""
@@ -65,18 +67,18 @@ class Annotations:
 
     def mask_ids(self, scene: str, frame: str) -> U16:
         """(H, W) uint16 mask id of every pixel, 0 = uncovered."""
-        return read_arrays(self.cache, self._frame(scene, frame).masks)["ids"]
+        return read_arrays(self.cache, self._frame(scene, frame).masks, self.again)["ids"]
 
     def mask_features(self, scene: str, frame: str) -> F16:
         """(F, h, w) float16 features from the mask teacher.
 
         With ``latent.features: paired``, cells that no pair of this frame can sample are 0.
         """
-        return read_arrays(self.cache, self._frame(scene, frame).mask_features)["features"]
+        return read_arrays(self.cache, self._frame(scene, frame).mask_features, self.again)["features"]
 
     def features(self, scene: str, frame: str) -> F16:
         """(dim, h, w) float16 dense features of a frame from the label teacher."""
-        return read_arrays(self.cache, self._frame(scene, frame).features)["features"]
+        return read_arrays(self.cache, self._frame(scene, frame).features, self.again)["features"]
 
     def digest(self, names: Sequence[str]) -> str:
         """Hex digest of the text and of all that is known of these scenes.
@@ -133,13 +135,13 @@ class Annotations:
         return cls(cache, np.array(tree["text"], dtype=np.float32), scenes)
 
 
-def read_arrays(cache: Cache, key: Key) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an entry that has to be there.
+def read_arrays(cache: Cache, key: Key, again: bool = False) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an entry that has to be there; ``again`` as for `Cache.get`.
 
     Raises:
         CacheError: it is not, or it was damaged.
     """
-    entry = cache.get(key)
+    entry = cache.get(key, again)
     if entry is None:
         raise CacheError(
             f"cache entry {cache.path(key)}: expected it as it was annotated, found it missing or damaged; "
@@ -148,9 +150,9 @@ def read_arrays(cache: Cache, key: Key) -> dict[str, npt.NDArray[Any]]:
     return entry.arrays
 
 
-def read_pairs(cache: Cache, key: Key) -> Pairs:
+def read_pairs(cache: Cache, key: Key, again: bool = False) -> Pairs:
     """The pairs of a scene. Raises `CacheError` as `read_arrays` does."""
-    arrays = read_arrays(cache, key)
+    arrays = read_arrays(cache, key, again)
     return Pairs(arrays["frame_index"], arrays["point_index"], arrays["pixel_uv"])
 
 

@@ -59,14 +59,14 @@ class ImageTransform:
         columns = np.clip(columns, 0, ids.shape[1] - 1)
         if self.mirror:
             columns = ids.shape[1] - 1 - columns
-        picked: npt.NDArray[Ids] = ids[np.clip(rows, 0, ids.shape[0] - 1)[:, None], columns[None, :]]
+        picked: npt.NDArray[Ids] = ids.take(np.clip(rows, 0, ids.shape[0] - 1), 0).take(columns, 1)
         return picked
 
     def pixels(self, pixel_uv: F32) -> F32:
         """Move (P, 2) exact pixel positions (pixel centres at integers) along."""
         continuous = pixel_uv + np.float32(0.5)
         if self.mirror:
-            continuous = np.stack([self.in_width - continuous[:, 0], continuous[:, 1]], axis=1)
+            continuous[:, 0] = self.in_width - continuous[:, 0]
         moved = continuous * np.float32(self.scale) - np.array(self.offset_xy, dtype=np.float32)
         return (moved - np.float32(0.5)).astype(np.float32)
 
@@ -116,7 +116,8 @@ class PointTransform:
         """Move (N, 3) points, about the middle of their bounding box."""
         if not len(points_world):
             return points_world
-        middle = (points_world.min(0) + points_world.max(0)) / 2
+        axes = np.ascontiguousarray(points_world.T)  # numpy is slow along the longer side of (N, 3)
+        middle = (axes.min(1) + axes.max(1)) / 2
         moved: F32 = (points_world - middle) @ self.linear.T.astype(np.float32)
         return moved
 

@@ -2,8 +2,8 @@
 
 A network trained on noisy labels gives the frequent class wherever it is unsure. Its own predictions, taken
 for labels, make frequent classes more frequent, until little else is left. So the class shares that a network
-has shown lately are taken out of its scores before they become labels: argmax log p(c) − balance · log share(c)
-(logit adjustment, https://arxiv.org/abs/2007.07314; the shares are the network's own, as in distribution
+has shown lately leave its scores before they become labels: argmax log p(c) − balance · log share(c), a logit
+adjustment (https://arxiv.org/abs/2007.07314; the shares are the network's own, as in distribution
 alignment, https://arxiv.org/abs/1911.09785, so no ground truth is needed). Not in the paper.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 MOMENTUM = 0.95
-"""Of the running shares. They span some twenty steps, so a class that one room lacks is not taken for dead."""
+"""Of the running shares. They span some twenty steps: a class that one room lacks is not taken for dead."""
 FLOOR = 1e-4
 """A share is taken for at least this: a class that has died comes back where it is likely, not everywhere."""
 
@@ -29,7 +29,7 @@ class RunningShares:
         self.shares: Tensor | None = None
 
     def update(self, mass: Tensor) -> None:
-        """Take in a step. ``mass``: (2, C) sums of probabilities; a row of zeros, no pixels, changes nothing."""
+        """Take in a step. ``mass``: (2, C) sums of probabilities; a row of zeros changes nothing."""
         total = mass.double().cpu().sum(1, keepdim=True)
         fresh = mass.double().cpu() / total.clamp(min=1e-12)
         if self.shares is None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,12 +20,13 @@ from torch import Tensor
 from scenelift.augment import PointTransform, draw_image_transform, draw_point_transform
 from scenelift.config import AugmentConfig, Config
 from scenelift.errors import ConfigError, DataError
+from scenelift.frame_stream import prefetch
 from scenelift.fusion import voxel_features
 from scenelift.losses import share_of_image
 from scenelift.models.voxels import scatter_mean, voxelize
 from scenelift.orientation import upright
 from scenelift.store import SceneStore, View
-from scenelift.types import Scene
+from scenelift.types import F16, U8, Scene
 
 T = TypeVar("T")
 
@@ -146,8 +148,9 @@ def draw_parts(store: SceneStore, config: Config, step: int, parts: int, own: ra
                     continue
                 view = store.view(names[scene], int(index))
                 _, _, voxel_of_point, starts = voxels[number]
-                voxel_of_pair = voxel_of_point[starts[place] + torch.from_numpy(view.point_index).long()]
-                views[number].append(_transform(view, voxel_of_pair, config.augment, rng, len(views[number])))
+                point = torch.from_numpy(view.point_index) + starts[place]
+                voxel_of_pair = voxel_of_point.index_select(0, point)
+                views[number].append(_transform(view, voxel_of_pair, config.augment, rng))
     if not total:
         raise DataError(f"training: expected frames in {', '.join(names)}, found none; leave such scenes out")
     factors = _jitter_factors(total, config.augment.color_jitter, rng)
@@ -179,7 +182,7 @@ def _assemble(
     coords, inputs, voxel_of_point = cloud
     if not views:
         return _without_frames(store, config, coords, inputs)
-    images, labels, mask_ids, targets, owner, row, col, voxel, position, places = zip(*views, strict=True)
+    images, labels, mask_ids, targets, pixels, voxel, position, places = zip(*views, strict=True)
     if len({picture.shape for picture in images}) > 1:
         raise ConfigError(
             "augment.crop: frames of different sizes cannot share a batch; set augment.crop=[height, width]"
@@ -189,21 +192,21 @@ def _assemble(
             "latent.target: frames of different proportions have feature grids of different sizes, which "
             "cannot share a batch; set latent.weight=0 and distill.weight=0, or use one frame a step"
         )
-    grids = [torch.from_numpy(np.stack(of_frames)) for of_frames in zip(*targets, strict=True)]
+    grids = [_stacked(of_frames) for of_frames in zip(*targets, strict=True)]
     distill: tuple[Tensor, ...] = ()
     if store.distill:
         of_voxels = voxel_features(fused, voxel_of_point, len(coords))
         distill = (grids.pop(), torch.from_numpy(np.stack(places)), of_voxels)
-    pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    pixel = torch.cat(pixels)
     return Batch(
-        _color_jitter(pictures, jitter),
+        _pictures(images, jitter),
         torch.from_numpy(np.stack(labels)).long(),
         torch.from_numpy(np.stack(mask_ids).astype(np.int32)),
         coords,
         inputs,
-        torch.cat(owner),
-        torch.cat(row),
-        torch.cat(col),
+        torch.arange(len(views)).repeat_interleave(torch.tensor([len(of_view) for of_view in pixels])),
+        pixel[:, 1].long(),
+        pixel[:, 0].long(),
         torch.cat(voxel),
         torch.cat(position),
         tuple(grids),
@@ -236,7 +239,7 @@ def _without_frames(store: SceneStore, config: Config, coords: Tensor, inputs: T
     )
 
 
-def batches(store: SceneStore, config: Config, first: int, last: int, ahead: int = 2) -> Iterator[Batch]:
+def batches(store: SceneStore, config: Config, first: int, last: int, workers: int = 0) -> Iterator[Batch]:
     """Batches of steps ``first`` to ``last`` − 1.
 
     Args:
@@ -244,29 +247,24 @@ def batches(store: SceneStore, config: Config, first: int, last: int, ahead: int
         config: the run.
         first: first step.
         last: the step after the last one.
-        ahead: how many batches a thread draws while the networks compute. 0 = no thread: right where the
-            networks compute on the same cores, which a second thread would only keep waiting.
+        workers: threads that draw while the networks compute; 0 = each batch is drawn when it is asked for.
     """
-    yield from drawn_ahead(lambda step: draw_batch(store, config, step), first, last, ahead)
+    yield from drawn_ahead(lambda step: draw_batch(store, config, step), first, last, workers)
 
 
-def drawn_ahead(draw: Callable[[int], T], first: int, last: int, ahead: int) -> Iterator[T]:
-    """What ``draw`` gives for steps ``first`` to ``last`` − 1; ``ahead`` as for `batches`."""
-    if ahead == 0:
+def drawn_ahead(draw: Callable[[int], T], first: int, last: int, workers: int) -> Iterator[T]:
+    """What ``draw`` gives for steps ``first`` to ``last`` − 1, in order; ``workers`` as for `batches`.
+
+    Threads are enough: decoding, unpacking and resampling release the interpreter's lock, and what is in
+    memory is there for all of them.
+    """
+    if workers == 0:
         yield from (draw(step) for step in range(first, last))
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        queue: list[Future[T]] = []
-        try:
-            for step in range(first, last):
-                queue.append(pool.submit(draw, step))
-                if len(queue) > ahead:
-                    yield queue.pop(0).result()
-            while queue:
-                yield queue.pop(0).result()
-        finally:
-            for future in queue:
-                future.cancel()
+    with closing(
+        prefetch((partial(draw, step) for step in range(first, last)), workers, workers + 1)
+    ) as drawn:
+        yield from drawn
 
 
 def _scenes_of_step(names: Sequence[str], config: Config, step: int) -> list[str]:
@@ -342,26 +340,21 @@ def _contiguous(coords: Tensor, limit: int, rng: np.random.Generator) -> Tensor:
     return keep
 
 
-def _transform(
-    view: View, voxel: Tensor, config: AugmentConfig, rng: np.random.Generator, image_index: int
-) -> tuple[Any, ...]:
+def _transform(view: View, voxel: Tensor, config: AugmentConfig, rng: np.random.Generator) -> tuple[Any, ...]:
     """One view under a random transform; pairs that leave the image or lost their voxel are dropped."""
     height, width = view.labels.shape
     transform = draw_image_transform((height, width), config, rng)
-    pixel = np.floor(transform.pixels(view.pixel_uv) + np.float32(0.5)).astype(np.int64)
-    inside = ((pixel >= 0) & (pixel < [transform.width, transform.height])).all(axis=1)
-    rows = torch.from_numpy(inside) & (voxel >= 0)
-    col, row = torch.from_numpy(pixel)[rows].unbind(1)
-    position = share_of_image(torch.from_numpy(view.pixel_uv)[rows], height, width)
+    pixel = np.floor(transform.pixels(view.pixel_uv) + np.float32(0.5))
+    inside = (pixel >= 0) & (pixel < np.array([transform.width, transform.height], np.float32))
+    rows = (torch.from_numpy(inside[:, 0] & inside[:, 1]) & (voxel >= 0)).nonzero()[:, 0]
+    position = share_of_image(torch.from_numpy(view.pixel_uv).index_select(0, rows), height, width)
     return (
         transform.image(view.image),
         transform.nearest(view.labels),
         transform.nearest(view.mask_ids),
         view.targets,
-        torch.full((len(row),), image_index, dtype=torch.int64),
-        row,
-        col,
-        voxel[rows],
+        torch.from_numpy(pixel).index_select(0, rows),
+        voxel.index_select(0, rows),
         position,
         transform.places(height),
     )
@@ -374,13 +367,33 @@ def _jitter_factors(images: int, strength: float, rng: np.random.Generator) -> T
     return 1 + torch.from_numpy(rng.uniform(-strength, strength, (3, images))).float()
 
 
-def _color_jitter(images: Tensor, factors: Tensor | None) -> Tensor:
-    """Change brightness, contrast and saturation of each (3, H, W) image in [0, 1]."""
+def _pictures(images: Sequence[U8], factors: Tensor | None) -> Tensor:
+    """(B, 3, H, W) float32 in [0, 1], channels last in memory, of B (H, W, 3) images.
+
+    Each picture in turn, so that it stays in the processor's cache. ``factors``, from `_jitter_factors`,
+    change brightness, contrast and saturation.
+    """
+    pictures = torch.empty(len(images), *images[0].shape)
+    for picture, image in zip(pictures, images, strict=True):
+        np.copyto(picture.numpy(), image)  # PyTorch wants no read-only arrays
+        picture.div_(255)
     if factors is None:
-        return images
+        return pictures.permute(0, 3, 1, 2)
+    grey = torch.empty(*pictures.shape[:3], 1)
+    for picture, own_grey in zip(pictures, grey, strict=True):
+        red, green, blue = picture.split(1, dim=2)  # three times as fast as a mean, and the same to the bit
+        torch.add(red, green, out=own_grey).add_(blue).div_(3)
+    # of at least two: the mean of one alone would be summed by several threads, in another order
+    middle = (grey if len(grey) > 1 else grey.expand(2, -1, -1, -1)).mean((1, 2), keepdim=True)
     brightness, contrast, saturation = factors.reshape(3, -1, 1, 1, 1)
-    grey = images.mean(1, keepdim=True)
-    middle = grey.mean((2, 3), keepdim=True)
-    colored = grey + (images - grey) * saturation
-    jittered: Tensor = (colored - middle) * contrast + middle * brightness
-    return jittered.clamp_(0, 1)
+    lifted = middle * brightness
+    for i, picture in enumerate(pictures):
+        picture.sub_(grey[i]).mul_(saturation[i]).add_(grey[i])  # colour
+        picture.sub_(middle[i]).mul_(contrast[i]).add_(lifted[i]).clamp_(0, 1)
+    return pictures.permute(0, 3, 1, 2)
+
+
+def _stacked(grids: Sequence[F16]) -> Tensor:
+    """(B, F, h, w) of (F, h, w) grids; the channels of a cell side by side in memory, as they are sampled."""
+    last = [torch.from_numpy(grid).permute(1, 2, 0) for grid in grids]
+    return torch.stack(last).permute(0, 3, 1, 2)

@@ -160,6 +160,7 @@ class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._in_use: InUse | None = None
+        self._read_before: set[Key] = set()
 
     def __reduce__(self) -> tuple[type[Cache], tuple[Path]]:  # a sign of use stays with its process
         return Cache, (self.root,)
@@ -183,14 +184,15 @@ class Cache:
         """From now on, as long as this object lives, `prune` in other processes leaves what is used alone."""
         self._in_use = self._in_use or InUse(self.root)
 
-    def get(self, key: Key, verify: bool = True) -> Entry | None:
+    def get(self, key: Key, again: bool = False) -> Entry | None:
         """The entry of this key, or ``None`` if there is none.
 
         A damaged entry is removed with a warning in the log and counts as none, so that its stage runs again.
 
         Args:
             key: from `cache_key`.
-            verify: compare the checksum of the arrays; ``False`` saves time in training.
+            again: for what is read again and again, as in training: the checksum of the arrays is compared
+                the first time alone, and packed arrays need not be C-contiguous.
 
         Raises:
             CacheError: the file is there and cannot be read (permissions, a failing disk).
@@ -206,12 +208,13 @@ class Cache:
                 "check the permissions and the disk, or use another cache folder"
             ) from error
         try:
-            entry = decode(data, key, verify)
+            entry = decode(data, key, verify=not again or key not in self._read_before, as_packed=again)
         except DamageError as error:
             _log.warning("cache entry %s is damaged (%s): it is removed and made again", path, error)
             with suppress(OSError):  # in a read-only cache it stays, and stays a miss
                 path.unlink()
             return None
+        self._read_before.add(key)
         with suppress(OSError):  # not ours, or read-only: it only looks older than it is
             os.utime(path)
         return entry

@@ -19,6 +19,7 @@ from scenelift.cli_options import (
     Classes,
     Clip,
     DataRecipe,
+    Deterministic,
     Device,
     Devices,
     Download,
@@ -32,6 +33,7 @@ from scenelift.cli_options import (
     Set,
     Teacher,
     Track,
+    Workers,
     command_line,
     show_table,
 )
@@ -135,14 +137,27 @@ def main() -> None:
         place = f" ({error.filename})" if error.filename else ""
         typer.echo(printable(f"error: {error.strerror}{place}; {SYSTEM_FAULTS[error.errno]}"), err=True)
         sys.exit(2)
+    except RuntimeError as error:
+        if "deterministic" not in str(error):  # else PyTorch names what it cannot do as --deterministic asks
+            raise
+        typer.echo(f"error: --deterministic: {printable(str(error).splitlines()[0])}; leave it out", err=True)
+        sys.exit(2)
     except _Stopped as stopped:
         if not is_watched():
             typer.echo("stopped; the same command goes on from here", err=True)
         sys.exit(128 + stopped.args[0])
 
 
-def _with(overrides: list[str] | None, precision: str | None) -> list[str] | None:
-    return overrides if precision is None else [*(overrides or ()), f"train.precision={precision}"]
+def _repeat_exactly(wanted: bool) -> None:
+    if wanted:
+        from scenelift.device import repeat_exactly
+
+        repeat_exactly()
+
+
+def _with(overrides: list[str] | None, precision: str | None, workers: int | None) -> list[str]:
+    named = {"train.precision": precision, "train.workers": workers}
+    return [*(overrides or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
 
 
 def _say(world: World, text: str) -> None:
@@ -172,6 +187,7 @@ def demo(
     set_: Set = None,
     device: Device = "auto",
     cache: CacheRoot = None,
+    deterministic: Deterministic = False,
 ) -> None:
     """Build rooms, simulate teachers, train, and compare methods. No downloads, no GPU, no labels."""
     from scenelift.compare import DEMO_DATA, DEMO_RECIPES, Comparison, compare, expect_own, spread
@@ -179,6 +195,7 @@ def demo(
     from scenelift.files import atomic_write
     from scenelift.progress import bars
 
+    _repeat_exactly(deterministic)
     if size not in DEMO_DATA:
         raise ConfigError(f"--size: expected {' or '.join(DEMO_DATA)}, found {size!r}")
     asked = Comparison(
@@ -221,10 +238,13 @@ def train(
     nodes: Nodes = None,
     precision: Precision = None,
     track: Track = None,
+    workers: Workers = None,
+    deterministic: Deterministic = False,
 ) -> None:
     """Train both networks; annotates first what is not annotated yet."""
     if (world := enter(devices, nodes, device)) is None:
         return
+    _repeat_exactly(deterministic)
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
     from scenelift.tracking import open_trackers
@@ -237,7 +257,7 @@ def train(
         data_recipe,
         classes,
         teachers,
-        _with(set_, precision),
+        _with(set_, precision, workers),
         seed,
         device,
         cache,
@@ -263,11 +283,13 @@ def evaluate(
     download: Download = False,
     devices: Devices = None,
     nodes: Nodes = None,
+    deterministic: Deterministic = False,
 ) -> None:
     """Compare a run's predictions with ground truth; prints and saves mIoU and coverage."""
     from scenelift import pipeline
     from scenelift.options import Teachers, reopen_session, resolve_config, session_elsewhere
 
+    _repeat_exactly(deterministic)
     if on is not None:
         if (devices or 1) * (nodes or 1) > 1:
             raise ConfigError("--devices, --nodes: --on DATA is evaluated on one device; leave them out")
@@ -382,10 +404,13 @@ def fit(
     nodes: Nodes = None,
     precision: Precision = None,
     track: Track = None,
+    workers: Workers = None,
+    deterministic: Deterministic = False,
 ) -> None:
     """Everything on your own capture: check, annotate, train, predict, report."""
     if (world := enter(devices, nodes, device)) is None:
         return
+    _repeat_exactly(deterministic)
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
     from scenelift.tracking import open_trackers
@@ -398,7 +423,7 @@ def fit(
         data_recipe,
         classes,
         teachers,
-        _with(set_, precision),
+        _with(set_, precision, workers),
         seed,
         device,
         cache,

@@ -40,6 +40,13 @@ Devices = Annotated[
 ]
 Nodes = Annotated[int | None, typer.Option(min=1, help="Hosts, each started by torchrun or srun.")]
 Precision = Annotated[str | None, typer.Option(help="32-true or bf16-mixed; as --set train.precision.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="The same to the bit each time, on CUDA and any number of threads."),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Threads that draw batches; as --set train.workers.")
+]
 CacheRoot = Annotated[Path | None, typer.Option("--cache", help="Annotation cache; OUT/cache if absent.")]
 
 Track = Annotated[

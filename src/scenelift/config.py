@@ -11,7 +11,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 # the sections of data and teachers too may be imported from here, where the whole tree stands
 from scenelift.config_data import CaptureData as CaptureData
@@ -32,6 +32,9 @@ from scenelift.config_teachers import Section as Section
 from scenelift.config_teachers import SimulatedLabels as SimulatedLabels
 from scenelift.config_teachers import SimulatedMasks as SimulatedMasks
 from scenelift.config_teachers import TeachersConfig as TeachersConfig
+
+NO_PART_OF_DIGESTS: dict[str, JsonValue] = {"digest": False}
+"""Marks keys that cannot change what comes out, only how: a run may go on with another value."""
 
 TAGS = ("source", "kind")
 """Keys that say which variant a node is, where it has several."""
@@ -239,6 +242,9 @@ class TrainConfig(Section):
     activation_checkpointing: bool = False
     """Forget activations inside residual blocks of both networks and compute them again: less memory for
     about a third more time, the same gradients."""
+    workers: int | None = Field(None, ge=0, json_schema_extra=NO_PART_OF_DIGESTS)
+    """Threads that draw batches while the networks compute; batches are the same for any number. 0 = none,
+    each is drawn when it is wanted; None = one on CUDA, none on a CPU, whose cores have enough to do."""
     checkpoint_every: int = Field(200, ge=1)
     """Steps between checkpoints; stage ends are always saved."""
 
@@ -311,6 +317,8 @@ def _unusual(section: Section) -> dict[str, Any]:
     plain, tree = section.model_dump(mode="json"), {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        if field.json_schema_extra == NO_PART_OF_DIGESTS:
+            continue
         if isinstance(value, Section):
             tree[name] = _unusual(value)
         elif name in TAGS or field.is_required() or value != field.default:

@@ -139,8 +139,9 @@ def cotrain(trainer: Trainer, batches: Iterable[Batch | Sequence[Batch]]) -> Ite
     trainer.networks.train()
     start = time.perf_counter()
     for batch in batches:
+        waited = time.perf_counter() - start
         parts = [batch] if isinstance(batch, Batch) else list(batch)
-        result = _train_step(trainer, [part.to(trainer.device) for part in parts], start)
+        result = _train_step(trainer, [part.to(trainer.device) for part in parts], start, waited)
         trainer.step += 1
         yield result
         start = time.perf_counter()
@@ -197,7 +198,7 @@ def _scopes(trainer: Trainer, parts: Sequence[Batch]) -> Sequence[_Scope | None]
     ]
 
 
-def _train_step(trainer: Trainer, parts: Sequence[Batch], start: float) -> StepResult:
+def _train_step(trainer: Trainer, parts: Sequence[Batch], start: float, waited: float) -> StepResult:
     networks, step = trainer.networks, trainer.step
     trainer.optimizer.zero_grad(set_to_none=True)
     tally = Tally()
@@ -218,6 +219,7 @@ def _train_step(trainer: Trainer, parts: Sequence[Batch], start: float) -> StepR
         stage=trainer.stage,
         lr=lr,
         seconds=time.perf_counter() - start,
+        wait_seconds=waited,
     )
     if _balances(trainer):
         trainer.shares.update(torch.stack([tally.total("mass_image"), tally.total("mass_points")]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,17 @@ def resolve_device(name: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {name}: PyTorch sees no CUDA device here; use --device cpu")
     return name
+
+
+def repeat_exactly() -> None:
+    """Let all that PyTorch computes in this process from now on be the same each time, on any device.
+
+    Every random draw has a seed anyway; this is about sums whose order a device or a number of threads would
+    choose. What cannot be done so raises `RuntimeError`.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA first multiplies matrices
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def network_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -83,8 +83,14 @@ def encode(
     return save(stored, {"scenelift": json.dumps(manifest)})
 
 
-def decode(data: bytes, key: Key, verify: bool) -> Entry:
+def decode(data: bytes, key: Key, verify: bool, as_packed: bool = False) -> Entry:
     """The entry in the bytes of a file.
+
+    Args:
+        data: of the file.
+        key: what it should be.
+        verify: compare the checksum.
+        as_packed: leave cells of packed arrays where unpacking puts them; else all are C-contiguous.
 
     Raises:
         DamageError: they are not those that `encode` made for this key (with ``verify``: to the last bit).
@@ -98,7 +104,8 @@ def decode(data: bytes, key: Key, verify: bool) -> Entry:
     try:
         arrays = load(data)
         for name, how in manifest.get("packed", {}).items():
-            arrays[name] = unpack(arrays[name], how["codec"], how["dtype"], how["shape"])
+            array = unpack(arrays[name], how["codec"], how["dtype"], how["shape"])
+            arrays[name] = array if as_packed else np.asarray(array, order="C")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamageError(f"no safetensors file: {error}") from error
     except PackedError as error:

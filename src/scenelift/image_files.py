@@ -43,8 +43,8 @@ IMAGE_FAULTS = (
 """What Pillow's readers raise on damaged files."""
 
 
-def read_rgb(path: Path) -> U8:
-    """Read a PNG or JPEG image as RGB.
+def read_rgb(path: Path, size: tuple[int, int] | None = None) -> U8:
+    """Read a PNG or JPEG image as RGB, if asked to scaled to ``size`` (H, W), a pixel its area's mean.
 
     Grey and palette images are expanded, an alpha channel is dropped. An EXIF orientation is *not* applied:
     camera intrinsics refer to the pixels as they are stored.
@@ -55,16 +55,19 @@ def read_rgb(path: Path) -> U8:
     Raises:
         DataError: missing, truncated, damaged, larger than `MAX_PIXELS`, not 8-bit, or no PNG or JPEG.
     """
-    return decode_rgb(read_bytes(path, _IMAGE), str(path))
+    return decode_rgb(read_bytes(path, _IMAGE), str(path), size=size)
 
 
-def decode_rgb(data: bytes, where: str, shape: tuple[int, int] | None = None) -> U8:
+def decode_rgb(
+    data: bytes, where: str, shape: tuple[int, int] | None = None, size: tuple[int, int] | None = None
+) -> U8:
     """The same for an image that lies in memory or inside another file.
 
     Args:
         data: a whole PNG or JPEG file.
         where: for messages.
         shape: (H, W) it has to have, if that is known; another one is refused before it is decoded.
+        size: as for `read_rgb`.
     """
     image = decode_image(data, where, _IMAGE, shape)
     if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
@@ -74,7 +77,10 @@ def decode_rgb(data: bytes, where: str, shape: tuple[int, int] | None = None) ->
             "check the folder or convert it to RGB"
         )
     image.info.pop("transparency", None)  # Pillow would warn that it is lost; here that is what is wanted
-    return np.array(image.convert("RGB"))
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if size is not None and size != (rgb.height, rgb.width):
+        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BOX)
+    return np.array(rgb)
 
 
 def read_depth_png(path: Path) -> U16:

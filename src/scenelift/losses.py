@@ -23,7 +23,10 @@ def image_cross_entropy(logits: Tensor, labels: Tensor, count: Tensor | None = N
     """
     if logits.shape[2:] != labels.shape[1:]:
         logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(wide(logits), labels, ignore_index=IGNORE, reduction="sum")
+    # off the CPU the sum inside has no fixed order, and PyTorch refuses it where one is asked for
+    fixed = torch.are_deterministic_algorithms_enabled() and not logits.is_cpu
+    each = F.cross_entropy(wide(logits), labels, ignore_index=IGNORE, reduction="none" if fixed else "sum")
+    total = each.sum() if fixed else each
     return total / ((labels != IGNORE).sum() if count is None else count).clamp(min=1)
 
 

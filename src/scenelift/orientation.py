@@ -21,7 +21,10 @@ def upright(points_world: F32, up_world: F64) -> F32:
     Returns:
         (N, 3) float32; lengths and handedness are kept.
     """
-    return np.asarray(points_world @ z_up_from_world(up_world).T, dtype=np.float32)
+    rotation = z_up_from_world(up_world)
+    if np.array_equal(rotation, np.eye(3)):
+        return points_world
+    return np.asarray(points_world @ rotation.T, dtype=np.float32)
 
 
 def up_from_cameras(cam_from_world: F64) -> F64:

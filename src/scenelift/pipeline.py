@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,12 +43,13 @@ from scenelift.resume import resume, share_stage1
 from scenelift.runfolder import LogFile, RunFolder, digest_of
 from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
-from scenelift.shares import share_of, shared_batches
+from scenelift.shares import share_of, shared_batches, workers_of
 from scenelift.store import SceneStore
 from scenelift.summary import pictures, report_notes, report_row
 from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.teachers.registry import open_teachers
 from scenelift.tracking import Tracker, tracking
+from scenelift.waiting import WINDOW, waiting_advice, waiting_share
 from scenelift.world import ALONE, World
 
 _log = logging.getLogger(__name__)
@@ -225,8 +228,9 @@ def _learn(
     for record in records:  # what an earlier start was told of is not told again
         monitor.add(record)
     knows_points = any(record.get("pairs", 1) for record in records)
-    ahead = 0 if session.device == "cpu" else 2
-    drawn = shared_batches(store, config, share_of(config, world), first, total, ahead)
+    recent: deque[dict[str, Any]] = deque(maxlen=WINDOW)
+    workers = workers_of(config, session.device)
+    drawn = shared_batches(store, config, share_of(config, world), first, total, workers)
     log_file = LogFile(folder.log if world.first else None, records)
     told = tracking(session.trackers if world.first else (), config, folder.path)
     with session.progress("train", total, first) as advance, log_file as log, told as track:
@@ -245,8 +249,11 @@ def _learn(
             due = trainer.step % config.train.checkpoint_every == 0 or trainer.step == total
             if world.first and due:
                 checkpoint.save_training(folder.checkpoint, trainer, digest, log.keep())
-            advance(f"loss {result.loss:.2f}")
+            recent.append(record)
+            advance(f"loss {result.loss:.2f}, {100 * (waiting_share(recent) or 0):.0f} % waiting")
         kept = log.keep()
+    if advice := waiting_advice(recent):
+        _log.warning("%s, seed %d: %s", config.recipe, config.seed, advice)
     return knows_points, kept
 
 

@@ -33,6 +33,7 @@ from scenelift.models.networks import Networks
 from scenelift.pipeline import Session
 from scenelift.runs import peak_bytes_of, reset_peak
 from scenelift.scenes import Findings, SceneSource, TruthSource
+from scenelift.shares import workers_of
 from scenelift.store import SceneStore
 from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.types import F32, Frame, Scene
@@ -312,7 +313,7 @@ def _train(
     images: list[int] = []
 
     def noted(first: int, last: int) -> Iterator[Batch]:
-        for batch in batches(store, config, first, last, 0 if device == "cpu" else 2):
+        for batch in batches(store, config, first, last, workers_of(config, device)):
             images.append(len(batch.images))
             yield batch
 

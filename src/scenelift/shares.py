@@ -40,8 +40,14 @@ def share_of(config: Config, world: World) -> Share:
     return Share(parts, range(world.rank * train.accumulate, (world.rank + 1) * train.accumulate))
 
 
+def workers_of(config: Config, device: str) -> int:
+    """How many threads draw batches, see `TrainConfig.workers`."""
+    chosen = config.train.workers
+    return (0 if device == "cpu" else 1) if chosen is None else chosen
+
+
 def shared_batches(
-    store: SceneStore, config: Config, share: Share, first: int, last: int, ahead: int = 2
+    store: SceneStore, config: Config, share: Share, first: int, last: int, workers: int = 0
 ) -> Iterator[list[Batch]]:
     """As `batches`: the parts of each step that ``share`` names."""
-    yield from drawn_ahead(lambda step: draw_parts(store, config, step, *share), first, last, ahead)
+    yield from drawn_ahead(lambda step: draw_parts(store, config, step, *share), first, last, workers)

@@ -41,6 +41,7 @@ class StepResult:
         labels_image: share of each class among the refined teacher's labels of the same pixels.
         labels_points: the same of the same pairs. These four are rounded: a log holds one of each a step.
         seconds: time the step took, the wait for its batch included.
+        wait_seconds: that wait alone.
     """
 
     step: int
@@ -65,6 +66,7 @@ class StepResult:
     labels_image: tuple[float, ...] | None
     labels_points: tuple[float, ...] | None
     seconds: float
+    wait_seconds: float
 
     def record(self) -> dict[str, Any]:
         """As a plain dict, for a log."""
@@ -98,7 +100,15 @@ class Tally:
         return self._totals[name]
 
     def result(
-        self, world: World, *, step: int, epoch: int, stage: int, lr: float, seconds: float
+        self,
+        world: World,
+        *,
+        step: int,
+        epoch: int,
+        stage: int,
+        lr: float,
+        seconds: float,
+        wait_seconds: float,
     ) -> StepResult:
         """The sums of all processes, as what is told of the step."""
         names = list(self._sums)
@@ -146,4 +156,5 @@ class Tally:
             labels_image=class_shares("labels_image"),
             labels_points=class_shares("labels_points"),
             seconds=seconds,
+            wait_seconds=wait_seconds,
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from scenelift.annotations import Annotations
@@ -44,26 +45,33 @@ class View:
 
 
 class _Recent(Generic[T]):
-    """The most recently used items, up to a number of bytes."""
+    """The most recently used items, up to a number of bytes; for several threads."""
 
     def __init__(self, max_bytes: int) -> None:
         self._items: OrderedDict[object, tuple[T, int]] = OrderedDict()
         self._left = max_bytes
+        self._lock = Lock()
 
     def get(self, key: object, make: Callable[[], tuple[T, int]]) -> T:
-        if key not in self._items:
-            item, size = make()
-            self._items[key] = (item, size)
-            self._left -= size
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                return self._items[key][0]
+        item, size = make()  # others need not wait; whoever makes the same meanwhile gets the first one made
+        with self._lock:
+            if key not in self._items:
+                self._items[key] = (item, size)
+                self._left -= size
+            self._items.move_to_end(key)
+            found = self._items[key][0]
             while self._left < 0 and len(self._items) > 1:
                 _, (_, freed) = self._items.popitem(last=False)
                 self._left += freed
-        self._items.move_to_end(key)
-        return self._items[key][0]
+        return found
 
 
 class SceneStore:
-    """Reads annotated scenes, keeping the most recently used in memory.
+    """Reads annotated scenes, keeping the most recently used in memory; several threads may ask at once.
 
     Args:
         source: the scenes.
@@ -87,9 +95,12 @@ class SceneStore:
             raise DataError("training: expected at least one scene, found none in this split")
         self.names = tuple(names)
         self.distill = distill
-        self._source, self._annotations = source, annotations
+        self._source, self._annotations = source, replace(annotations, again=True)
         self._latent = () if target is None else tuple(target.split("+"))
         self._scenes: _Recent[Scene] = _Recent(max_bytes // 2)
+        self._opening = (
+            Lock()
+        )  # a source reads frames for several threads at once, but opens scenes one by one
         self._pairs: _Recent[Any] = _Recent(max_bytes // 4)
         self._views: _Recent[View] = _Recent(max_bytes // 4)
 
@@ -97,7 +108,8 @@ class SceneStore:
         """A scene; its cloud may come from memory."""
 
         def make() -> tuple[Scene, int]:
-            scene = self._source.scene(name)
+            with self._opening:
+                scene = self._source.scene(name)
             return scene, scene.points_world.nbytes + (0 if scene.rgb is None else scene.rgb.nbytes)
 
         return self._scenes.get(name, make)
@@ -122,7 +134,8 @@ class SceneStore:
         return fused
 
     def _read_view(self, name: str, index: int) -> tuple[View, int]:
-        frame = self.scene(name).frames[index]
+        frames = self.scene(name).frames
+        frame = frames.names[index]
 
         def read_pairs() -> tuple[Any, int]:
             pairs = self._annotations.pairs(name)
@@ -131,10 +144,10 @@ class SceneStore:
         pairs = self._pairs.get(name, read_pairs)
         rows = pairs.of_frame(index)
         view = View(
-            frame.image,
-            self._annotations.labels(name, frame.name),
-            self._annotations.mask_ids(name, frame.name),
-            self._targets(name, frame.name),
+            frames.image(frame),
+            self._annotations.labels(name, frame),
+            self._annotations.mask_ids(name, frame),
+            self._targets(name, frame),
             pairs.point_index[rows].copy(),  # a slice would keep the pairs of all frames in memory
             pairs.pixel_uv[rows].copy(),
         )

@@ -100,11 +100,18 @@ class Frames(Sequence[Frame]):
     Args:
         names: frame names in order.
         read: returns the frame of this name; may raise `DataError`.
+        read_image: returns its image alone, for sources that can do that faster.
     """
 
-    def __init__(self, names: Sequence[str], read: Callable[[str], Frame]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        read: Callable[[str], Frame],
+        read_image: Callable[[str], U8] | None = None,
+    ) -> None:
         self.names = tuple(names)
         self._read = read
+        self._read_image = read_image
 
     @classmethod
     def of(cls, frames: Sequence[Frame]) -> Frames:
@@ -114,7 +121,15 @@ class Frames(Sequence[Frame]):
 
     def only(self, names: Sequence[str]) -> Frames:
         """Just these frames, in this order."""
-        return Frames(names, self._read)
+        return Frames(names, self._read, self._read_image)
+
+    def image(self, name: str) -> U8:
+        """The image of the frame of this name, (H, W, 3) uint8, without its camera and depth.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        return self._read(name).image if self._read_image is None else self._read_image(name)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -125,7 +140,7 @@ class Frames(Sequence[Frame]):
     def __getitem__(self, index: slice) -> Frames: ...
     def __getitem__(self, index: int | slice) -> Frame | Frames:
         if isinstance(index, slice):
-            return Frames(self.names[index], self._read)
+            return self.only(self.names[index])
         return self._read(self.names[index])
 
     def __iter__(self) -> Iterator[Frame]:
@@ -242,7 +257,8 @@ class Pairs:
 
     def of_frame(self, index: int) -> slice:
         """The rows of one frame (rows are sorted by frame)."""
-        lo, hi = np.searchsorted(self.frame_index, [index, index + 1])
+        # of the same dtype, or numpy would convert all rows first
+        lo, hi = np.searchsorted(self.frame_index, np.array([index, index + 1], dtype=np.int32))
         return slice(int(lo), int(hi))
 
 

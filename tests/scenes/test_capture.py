@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fixtures_capture import INTRINSICS, SEVEN_SCENES, edit_poses, open_capture, room_frames, write_capture
 from scenelift.errors import DataError
@@ -30,6 +31,22 @@ def test_frames_come_back_as_they_were_written(tmp_path, naming):
         assert np.allclose(have.intrinsics, want.intrinsics)
         assert np.allclose(have.cam_from_world, want.cam_from_world, atol=1e-12)
         assert np.abs(have.depth_m - want.depth_m).max() <= 0.00051
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_width": 50}])
+def test_an_image_alone_is_that_of_the_frame(folder, settings):
+    read_first = open_capture(folder, **settings).frames()
+    alone = [read_first.image(name) for name in read_first.names]
+    for image, frame in zip(alone, open_capture(folder, **settings).frames(), strict=True):
+        np.testing.assert_array_equal(image, frame.image)
+
+
+def test_an_image_alone_has_to_have_the_size_of_the_others(folder):
+    color = sorted((folder / "color").iterdir())[2]
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(color)
+    frames = open_capture(folder).frames()
+    with pytest.raises(DataError, match="as in the first frame"):
+        frames.image(frames.names[2])
 
 
 def test_one_scene_named_after_the_folder(folder):

@@ -188,6 +188,13 @@ def test_frames_at_their_own_size(whole: Path) -> None:
         assert set(np.unique(frame.depth_m)) <= {0.0, *(np.unique(depth_mm).astype(np.float32) / 1000)}
 
 
+@pytest.mark.parametrize("size", [None, (30, 36)])
+def test_an_image_alone_is_that_of_the_frame(whole: Path, size: tuple[int, int] | None) -> None:
+    frames = opened(whole, image_size=size).scene(TRAIN).frames
+    for frame in frames:
+        np.testing.assert_array_equal(frames.image(frame.name), frame.image)
+
+
 def test_resized_frames_show_the_same_rays(whole: Path) -> None:
     frame = opened(whole, image_size=(30, 36)).scene(TRAIN).frames[1]
     assert frame.image.shape == (30, 36, 3)

@@ -12,6 +12,7 @@ from scenelift.report.charts import Line, legend, line_chart, stacked_shares
 from scenelift.report.data import finite
 from scenelift.report.markup import Markup, join, tag
 from scenelift.types import F64
+from scenelift.waiting import waiting_advice, waiting_share
 
 Log = Sequence[Mapping[str, Any]]
 
@@ -59,7 +60,20 @@ def training_charts(log: Log, warnings: Sequence[str] = ()) -> Markup:
         _curves(log, _VARIANCE, "Feature variance (0 = collapsed; dashed: alarm)", stage2, threshold=limit),
         _curves(log, _RATE, "Learning rate", stage2),
     ]
-    return join(*told, tag("div", *[chart for chart in charts if chart], class_="charts"))
+    return join(*told, _time(log) or "", tag("div", *[chart for chart in charts if chart], class_="charts"))
+
+
+def _time(log: Log) -> Markup | None:
+    share = waiting_share(log)
+    if share is None:
+        return None
+    minutes = sum(finite(record.get("seconds")) or 0.0 for record in log) / 60
+    advice = waiting_advice(log)
+    return tag(
+        "p",
+        f"{len(log):,} steps took {minutes:.1f} minutes, {100 * share:.0f} % of them waiting for data. ",
+        "" if advice is None else f"{advice[0].upper()}{advice[1:]}.",
+    )
 
 
 def log_warnings(log: Log) -> list[str]:

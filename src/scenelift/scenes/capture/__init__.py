@@ -18,7 +18,8 @@ it is fused from depth, see `scenelift.scenes.capture.fuse`. With a cloud, depth
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Mapping
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,8 @@ class Capture:
     def frames(self) -> Frames:
         """The frames alone, without the cost of the cloud. Raises `DataError` as `scene` does."""
         files = self._posed_frames
-        return Frames(tuple(files), lambda name: self._read_frame(files[name]))
+        read_image = partial(self._read_image, files)
+        return Frames(tuple(files), lambda name: self._read_frame(files[name]), read_image)
 
     @property
     def lost_frames(self) -> tuple[str, ...]:
@@ -253,12 +255,7 @@ class Capture:
             self._shapes[files.lenses] = shapes
         expected = self._expected_shapes(files.lenses)
         for path, found, wanted in zip((files.color, files.depth), shapes, expected, strict=True):
-            if found is not None and wanted is not None and found != wanted:
-                raise DataError(
-                    f"expected {wanted[1]} × {wanted[0]} pixels as in the first frame at {path}, "
-                    f"found {found[1]} × {found[0]}; one intrinsics file can only fit one size: "
-                    "export the frames in one size"
-                )
+            _check_shape(path, found, wanted)
         camera = self._camera(files.lenses, *shapes)
         return Frame(
             scene=self.name,
@@ -269,9 +266,25 @@ class Capture:
             depth_m=None if depth_m is None else camera.depth(depth_m),
         )
 
+    def _read_image(self, frames: Mapping[str, FrameFiles], name: str) -> U8:
+        files = frames[name]
+        color = read_rgb(files.color)
+        expected = self._expected_shapes(files.lenses)
+        _check_shape(files.color, (color.shape[0], color.shape[1]), expected[0])
+        return self._camera(files.lenses, *expected).image(color)
+
 
 _Shape = tuple[int, int]
 _CameraKey = tuple[Lenses, _Shape, _Shape | None]
+
+
+def _check_shape(path: Path | None, found: _Shape | None, wanted: _Shape | None) -> None:
+    if found is not None and wanted is not None and found != wanted:
+        raise DataError(
+            f"expected {wanted[1]} × {wanted[0]} pixels as in the first frame at {path}, "
+            f"found {found[1]} × {found[0]}; one intrinsics file can only fit one size: "
+            "export the frames in one size"
+        )
 
 
 def _shapes_of(color: U8, depth_m: F32 | None) -> tuple[_Shape, _Shape | None]:

@@ -6,7 +6,7 @@ both intrinsics, with both cameras at one place. Frames without a finite pose ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -58,11 +58,11 @@ def frames_of(scan: Scan, config: ScanNetData, aligned_from_world: F64) -> Frame
     if scan.uses_sens(config.frames):
         header, table = read_header(scan.file(SENS)), find_frames(scan.file(SENS))
         offsets = {name: int(table.offsets[int(name)]) for name in names}
-        read: Callable[[str], Frame] = partial(_recorded, scan, config, header, offsets, aligned_from_world)
-        return Frames(names, read)
+        return Frames(names, partial(_recorded, scan, config, header, offsets, aligned_from_world))
     for name in scan.bent:  # what the index says may have been mended since
         rigid(read_pose(scan.frame_file(POSE, name)), scan.frame_file(POSE, name))
-    return Frames(names, partial(_exported, scan, config, _intrinsics(scan), aligned_from_world))
+    read = partial(_exported, scan, config, _intrinsics(scan), aligned_from_world)
+    return Frames(names, read, partial(_exported_image, scan, config))
 
 
 def frame_shape(scan: Scan, config: ScanNetData, name: str) -> tuple[int, int]:
@@ -119,6 +119,10 @@ def rigid(pose: F64, where: Path | str) -> F64:
 
 def _intrinsics(scan: Scan) -> dict[str, F64]:
     return {camera: read_intrinsics(path) for camera, path in intrinsics_files(scan).items()}
+
+
+def _exported_image(scan: Scan, config: ScanNetData, name: str) -> U8:
+    return read_rgb(scan.frame_file(COLOR, name), config.image_size)
 
 
 def _exported(
