@@ -1,8 +1,8 @@
 """The text side of the simulated teacher: vectors for words, with the kinship that CLIP sees between them.
 
-A vector stands for words, not for meanings: ``chair`` is near ``sofa`` because both stand in one family below,
-and a word that stands nowhere points in a direction that no pixel has. Queries are therefore held against the
-words that are known, see `QueryWords`.
+A vector stands for words, not for meanings: ``chair`` is near ``sofa`` because both stand in one family
+below, and a word that stands nowhere points in a direction that no pixel has. Queries are therefore held
+against the words that are known, see `QueryWords`.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ class SimulatedWords:
         Returns:
             (C, dim) float32, unit length.
         """
-        rows = [
-            unit(np.stack([self._phrase(phrase) for phrase in of_class]).mean(0)) for of_class in prompts
-        ]
+        rows = [unit(np.stack([self._phrase(phrase) for phrase in of_class]).mean(0)) for of_class in prompts]
         return np.stack(rows).astype(np.float32)
 
     def _phrase(self, phrase: str) -> F64:
