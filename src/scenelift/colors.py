@@ -73,10 +73,14 @@ _AVOID = ((64, 64, 64), (16, 17, 19), (255, 255, 255))
 
 @lru_cache(maxsize=8)
 def _safe(count: int) -> tuple[tuple[int, int, int], ...]:
-    steps = np.array([20, 60, 100, 140, 180, 220, 255])
+    steps = np.arange(0, 256, 32).clip(max=255)
     offered = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
-    chosen = [*OKABE_ITO[:count]]
     looks = perceived(offered.astype(np.uint8))
+    lightness, chroma = looks[0, :, 0], np.linalg.norm(looks[0, :, 1:], axis=1)
+    # neither grey, which stands for "no label", nor lost on a dark or a white page
+    usable = (lightness > 0.4) & (lightness < 0.95) & (chroma > 0.06)
+    offered, looks = offered[usable], looks[:, usable]
+    chosen = [*OKABE_ITO[:count]]
     taken = perceived(np.array([*_AVOID, *chosen], dtype=np.uint8))
     # for each offered colour, the least distance to any that is taken, for the eye that sees it least
     nearest = np.min([_distance(looks, taken[:, i : i + 1]) for i in range(taken.shape[1])], axis=0)
@@ -89,7 +93,7 @@ def _safe(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def distinct_colors(count: int) -> U8:
-    """(count, 3) uint8 RGB for up to 300 categories; the first ones do not depend on ``count``."""
+    """(count, 3) uint8 RGB for up to 254 categories; the first ones do not depend on ``count``."""
     return np.array(_safe(count), dtype=np.uint8).reshape(-1, 3)
 
 
@@ -108,7 +112,8 @@ def heat(values: F32, low: float, high: float) -> U8:
     grid = np.linspace(0, len(_VIRIDIS) - 1, 256)
     for channel in range(3):
         table[:, channel] = np.round(np.interp(grid, np.arange(len(_VIRIDIS)), _VIRIDIS[:, channel]))
-    return table[np.round(share * 255).astype(np.uint8)]
+    colors: U8 = table[np.round(share * 255).astype(np.uint8)]
+    return colors
 
 
 def _distance(one: F64, other: F64) -> F64:

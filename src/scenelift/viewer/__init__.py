@@ -1,7 +1,7 @@
 """``scenelift view``: a run or a data set in the browser.
 
-`state` is what is shown, without a browser; `layers` gives the arrays it needs; `detail` and `sender` see that
-a coarse cloud comes first; `wording` makes the texts of the panel; `app` ties them to viser.
+`state` is what is shown, without a browser; `layers` gives the arrays it needs; `detail` and `sender` see to
+it that a coarse cloud comes first; `wording` makes the texts of the panel; `app` ties them to viser.
 """
 
 from __future__ import annotations

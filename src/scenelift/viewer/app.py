@@ -5,10 +5,12 @@ Everyone who opens the page sees and steers the same view.
 
 from __future__ import annotations
 
+import io
 import math
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
@@ -60,7 +62,8 @@ class Viewer:
         self.view = View(scene)
         self._query: Query | None = None
         self._similarity: F32 | None = None
-        self.server = viser.ViserServer(host=host, port=port, label="scenelift", verbose=False)
+        with redirect_stdout(io.StringIO()):  # its banner; the command says where the page is
+            self.server = viser.ViserServer(host=host, port=port, label="scenelift", verbose=False)
         self.server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
         self._build()
         self.sender = CloudSender(self.server, self._tell)
@@ -75,7 +78,8 @@ class Viewer:
     def close(self) -> None:
         """Stop the server and every thread."""
         self.sender.close()
-        self.server.stop()
+        with redirect_stdout(io.StringIO()):
+            self.server.stop()
 
     # --- the panel -----------------------------------------------------------------------------------
 
