@@ -145,7 +145,7 @@ class TestLayers:
         found = layers.ask_points(query)
         assert found is not None
         assert found.shape == (count, 21)
-        assert layers.ask_frame(0, query).shape == (48, 64, 1)
+        assert layers.ask_frame(0, query).shape == (48, 64, 21)
         np.testing.assert_allclose(layers.points + layers.origin, layers.scene.points_world, atol=1e-5)
 
     def test_without_networks_the_teacher_answers(self, folder: Path, tmp_path: Path) -> None:

@@ -295,8 +295,8 @@ def predict(
     trained.download = download
     target = resolve_config(data, "cns", None, None, Teachers(), set_, 0, device)
     if classes is not None or none_of_these is not None:
-        names = None if classes is None else classes.split(",")
-        trained = trained.with_classes(names, none_of_these, bars)
+        listed = None if classes is None else classes.split(",")
+        trained = trained.with_classes(listed, none_of_these, bars)
     session = session_elsewhere(trained, target, RunFolder(out), device)
     pipeline.check(session)
     session.folder.claim(session.config)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from scenelift.colors import heat
 from scenelift.errors import RunError
@@ -108,9 +109,11 @@ def _write_scene(
     won = [query.wins(answer) for answer in answers]
     for index, phrase in enumerate(query.phrases):
         every = np.concatenate([answer[..., index].reshape(-1) for answer in answers])
-        least = threshold
-        if least is None:
-            least = own_threshold(every, np.concatenate([item[..., index].reshape(-1) for item in won]))
+        least = (
+            own_threshold(every, np.concatenate([item[..., index].reshape(-1) for item in won]))
+            if threshold is None
+            else threshold
+        )
         scale = heat_range(every, least)
         told[phrase]["2d"] = {"threshold": least, "frames": {}}
         for frame, answer in zip(shown, answers, strict=True):
@@ -152,13 +155,18 @@ def heat_overlay(image: U8, similarity: F32, threshold: float, scale: tuple[floa
 
 def cloud_colors(similarity: F32, selected: Bool, scale: tuple[float, float]) -> U8:
     """(N, 3) uint8 RGB of a cloud: heat where selected, dim heat elsewhere."""
-    return np.where(selected[:, None], heat(similarity, *scale), heat(similarity, *scale) // 3)
+    colors = heat(similarity, *scale)
+    return np.where(selected[:, None], colors, colors // 2)
 
 
 def _write_cloud(path: Path, scene: Scene, similarity: F32, threshold: float, ids: I32) -> None:
     selected = similarity >= threshold
     colors = cloud_colors(similarity, selected, heat_range(similarity, threshold))
-    extra = {"similarity": similarity, "selected": selected.astype(np.uint8), "instance": ids}
+    extra: dict[str, npt.NDArray[Any]] = {
+        "similarity": similarity,
+        "selected": selected.astype(np.uint8),
+        "instance": ids,
+    }
     write_ply_points(path, scene.points_world, colors, extra)
 
 

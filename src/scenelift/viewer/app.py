@@ -26,6 +26,7 @@ from scenelift.opened import Opened
 from scenelift.ply import encode_points
 from scenelift.query import Query, instances, own_threshold
 from scenelift.query.files import heat_overlay, heat_range
+from scenelift.query.things import NEVER
 from scenelift.render import splat_radius
 from scenelift.types import F32, U8
 from scenelift.viewer import wording
@@ -34,6 +35,9 @@ from scenelift.viewer.detail import parts
 from scenelift.viewer.layers import Layers
 from scenelift.viewer.sender import CloudSender
 from scenelift.viewer.state import COLORINGS, LABELS, View, errors, legend, paint, palette_of
+
+_SOME = 4
+"""Frames by which the threshold of pixels is told."""
 
 
 class Viewer:
@@ -65,6 +69,7 @@ class Viewer:
         with redirect_stdout(io.StringIO()):  # its banner; the command says where the page is
             self.server = viser.ViserServer(host=host, port=port, label="scenelift", verbose=False)
         self.server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
+        self._cameras = Cameras(self.server, None, self._choose_frame)
         self._build()
         self.sender = CloudSender(self.server, self._tell)
         self._open_scene(self.layers)
@@ -156,12 +161,12 @@ class Viewer:
             colors = distinct_colors(len(layers.classes)) if not self._own_colors else layers.classes.colors
             self.palette = palette_of(colors)
             self._color_box.options = [COLORINGS[key] for key in layers.colorings] or ["-"]
-            self._color_box.value = COLORINGS[kept] if layers.colorings else "-"
+            _put(self._color_box, COLORINGS[kept] if layers.colorings else "-")
             self._threshold.visible = self._export.visible = False
-            self._things.content, self._text.value = "", ""
+            self._things.content = ""
+            _put(self._text, "")
             overview(self.server, layers)
-            if hasattr(self, "_cameras"):
-                self._cameras.remove()
+            self._cameras.remove()
             self._cameras = Cameras(self.server, layers, self._choose_frame)
             self._cameras.show(self._cameras_box.value)
             self._frame_box.options = layers.scene.frames.names or ("-",)
@@ -237,7 +242,7 @@ class Viewer:
 
     def _show_classes(self, all_of_them: bool) -> None:
         for box in self._rows.values():
-            box.value = all_of_them
+            _put(box, all_of_them)
         self._classes_ticked()
 
     def _miou_of_run(self, kind: str) -> float | None:
@@ -260,29 +265,39 @@ class Viewer:
         try:
             query = self._opened.query((phrase,))
             found = self.layers.ask_points(query)
+            pixels = self._some_pixels(query)
         except SceneLiftError as error:
             self._things.content = wording.note(str(error))
             return
         with self._lock:
             self._query = query
-            threshold = 0.0
-            if found is not None:
-                self._similarity = np.ascontiguousarray(found[:, 0])
-                threshold = own_threshold(self._similarity, query.wins(found)[:, 0])
-            self._set_threshold(threshold)
-            self.view = replace(self.view, phrase=phrase, threshold=threshold)
+            self._similarity = None if found is None else np.ascontiguousarray(found[:, 0])
+            of_pixels = _least(pixels, query)
+            threshold = of_pixels if found is None else _least(found, query)
+            self._set_threshold(threshold, pixels[:, 0] if found is None else found[:, 0])
+            offset = of_pixels - threshold
+            self.view = replace(self.view, phrase=phrase, threshold=threshold, pixel_offset=offset)
         self._describe_things()
         self._repaint()
         self._show_frame()
 
-    def _set_threshold(self, threshold: float) -> None:
+    def _some_pixels(self, query: Query) -> F32:
+        """(M, Q + C) similarities of pixels of a few frames, by which their threshold is told."""
+        frames = self.layers.scene.frames
+        chosen = np.unique(np.linspace(0, len(frames) - 1, min(_SOME, len(frames))).round().astype(int))
+        found = [self.layers.ask_frame(int(index), query)[::3, ::3] for index in chosen]
+        width = len(query.asked)
+        return np.concatenate(
+            [np.zeros((0, width), np.float32), *(item.reshape(-1, width) for item in found)]
+        )
+
+    def _set_threshold(self, threshold: float, values: F32) -> None:
         """The slider around the values there are."""
-        if self._similarity is not None and len(self._similarity):
-            low, high = (float(value) for value in (self._similarity.min(), self._similarity.max()))
-            self._threshold.min, self._threshold.max = -1.0, 1.0  # never a moment with its value outside
-            self._threshold.value = min(max(threshold, low), high)
-            self._threshold.min = math.floor(low * 200) / 200
-            self._threshold.max = math.ceil(high * 200) / 200 + 0.005
+        low, high = float(values.min(initial=threshold)), float(values.max(initial=threshold))
+        self._threshold.min, self._threshold.max = -1.0, 1.0  # never a moment with its value outside
+        _put(self._threshold, threshold)
+        self._threshold.min = math.floor(low * 200) / 200
+        self._threshold.max = math.ceil(high * 200) / 200 + 0.005
         self._threshold.visible = True
 
     def _end_query(self) -> None:
@@ -318,7 +333,7 @@ class Viewer:
     # --- images --------------------------------------------------------------------------------------
 
     def _choose_frame(self, name: str) -> None:
-        self._frame_box.value = name
+        _put(self._frame_box, name)
         self._show_frame()
 
     def _show_frame(self) -> None:
@@ -349,13 +364,27 @@ class Viewer:
         pictures = {"image": image}
         if query is not None:
             found = layers.ask_frame(index, query)[..., 0]
-            scale = heat_range(found, view.threshold)
-            pictures[f"similarity to {view.phrase!r}"] = heat_overlay(image, found, view.threshold, scale)
+            least = view.threshold + view.pixel_offset
+            heat_map = heat_overlay(image, found, least, heat_range(found, least))
+            pictures[f"similarity to {view.phrase!r}"] = heat_map
             return pictures
         shown = replace(layers.classes, colors=self.palette[: len(layers.classes)])
         for label, labels in layers.frame_labels(index).items():
             pictures[label] = overlay(image, labels, shown)
         return pictures
+
+
+def _put(handle: Any, value: object) -> None:
+    """Set what an element shows; viser's types say that nobody can."""
+    handle.value = value
+
+
+def _least(found: F32, query: Query) -> float:
+    """The phrase's own threshold, or just above all there is where it wins nothing."""
+    if not len(found):
+        return 0.0
+    own = own_threshold(found[:, 0], query.wins(found)[:, 0])
+    return own if own < NEVER else min(float(found[:, 0].max()) + 0.002, NEVER)
 
 
 def _check_host(host: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import viser
@@ -26,19 +27,23 @@ class Cameras:
 
     Args:
         server: of viser.
-        layers: the scene.
+        layers: the scene; ``None`` = no camera yet.
         clicked: told the name of a frame that was clicked.
     """
 
-    def __init__(self, server: viser.ViserServer, layers: Layers, clicked: Callable[[str], None]) -> None:
+    def __init__(
+        self, server: viser.ViserServer, layers: Layers | None, clicked: Callable[[str], None]
+    ) -> None:
         self._handles: dict[str, viser.CameraFrustumHandle] = {}
+        if layers is None:
+            return
         frames, points = layers.scene.frames, layers.points
         extent = float(np.ptp(points, axis=0).max()) if len(points) else 4.0
         chosen = np.unique(np.linspace(0, len(frames) - 1, min(MOST, len(frames))).round().astype(int))
         for index in chosen:
             frame = frames[int(index)]
             self._handles[frame.name] = _add(server, frame, layers.origin, 0.03 * extent)
-            self._handles[frame.name].on_click(lambda _, name=frame.name: clicked(name))
+            self._handles[frame.name].on_click(_telling(clicked, frame.name))
 
     def show(self, visible: bool) -> None:
         """Draw them, or not."""
@@ -55,6 +60,10 @@ class Cameras:
         for handle in self._handles.values():
             handle.remove()
         self._handles = {}
+
+
+def _telling(clicked: Callable[[str], None], name: str) -> Callable[[Any], None]:
+    return lambda event: clicked(name)
 
 
 def _add(server: viser.ViserServer, frame: Frame, origin: F64, scale_m: float) -> viser.CameraFrustumHandle:
@@ -98,5 +107,6 @@ def overview(server: viser.ViserServer, layers: Layers) -> None:
         ]
     )
     position = tuple((0.95 * reach * (z_up_from_world(up).T @ stand)).tolist())
-    for camera in (server.initial_camera, *(client.camera for client in server.get_clients().values())):
-        camera.position, camera.look_at = position, (0.0, 0.0, 0.0)
+    server.initial_camera.position, server.initial_camera.look_at = position, (0.0, 0.0, 0.0)
+    for client in server.get_clients().values():
+        client.camera.position, client.camera.look_at = position, (0.0, 0.0, 0.0)

@@ -110,8 +110,8 @@ class Layers:
         return self._asker.points(self.scene, query.asked) if self._asker.can_ask_points(self.scene) else None
 
     def ask_frame(self, index: int, query: Query) -> F32:
-        """(H, W, Q) similarities of the pixels of a frame."""
-        return self._asker.frame(self.scene.frames[index], query.text)
+        """(H, W, Q + C) similarities of the pixels of a frame to `Query.asked`."""
+        return self._asker.frame(self.scene.frames[index], query.asked)
 
     def frame_labels(self, index: int) -> dict[str, U8]:
         """By name, (H, W) labels of a frame: prediction, or what stands for it, and ground truth."""

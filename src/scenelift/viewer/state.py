@@ -46,6 +46,7 @@ class View:
         hidden: class ids whose points are not drawn; `IGNORE` for points without a label.
         phrase: a query that lights up the cloud in place of the colouring; empty = none.
         threshold: similarity from which points are selected.
+        pixel_offset: threshold of pixels minus that of points: each network has a scale of its own.
         cut: share of the height up to which points are drawn; 1 = all.
     """
 
@@ -55,6 +56,7 @@ class View:
     hidden: frozenset[int] = frozenset()
     phrase: str = ""
     threshold: float = 0.0
+    pixel_offset: float = 0.0
     cut: float = 1.0
 
     @property
