@@ -7,6 +7,7 @@ it that a coarse cloud comes first; `wording` makes the texts of the panel; `app
 from __future__ import annotations
 
 import importlib.util
+import socket
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -27,6 +28,20 @@ def require_viser() -> None:
         raise ConfigError(
             'view: expected the package viser, found none; install it with: pip install "scenelift[viewer]"'
         )
+
+
+def check_host(host: str) -> None:
+    """Raise `ConfigError` unless this machine can listen there; viser would try for ever."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"--host: expected an address of this machine such as 127.0.0.1, found {host!r} "
+            f"({error.strerror})"
+        ) from None
 
 
 def serve(
@@ -56,6 +71,7 @@ def serve(
     """
     from scenelift.viewer.app import Viewer
 
+    check_host(host)
     viewer = Viewer(opened, scene, host=host, port=port, budget=points, palette=palette)
     try:
         say(f"viewer: {viewer.url} (Ctrl-C stops it)")

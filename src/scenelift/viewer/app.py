@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -18,13 +17,13 @@ import numpy as np
 import viser
 
 from scenelift.colors import distinct_colors
-from scenelift.errors import ConfigError, SceneLiftError
+from scenelift.errors import SceneLiftError
 from scenelift.evaluate import Evaluation
 from scenelift.export import overlay
 from scenelift.files import read_json, safe_name
 from scenelift.opened import Opened
 from scenelift.ply import encode_points
-from scenelift.query import Query, instances, own_threshold
+from scenelift.query import Query, own_threshold
 from scenelift.query.files import heat_overlay, heat_range
 from scenelift.query.things import NEVER
 from scenelift.render import splat_radius
@@ -46,22 +45,20 @@ class Viewer:
     Args:
         opened: what to show.
         scene: the scene to begin with.
-        host: address to listen on.
+        host: address of this machine to listen on, see `scenelift.viewer.check_host`.
         port: to listen on; the next free one if it is taken, any free one for 0.
         budget: most points of a cloud that are sent.
         palette: ``"safe"``, or ``"own"`` for the data set's colours.
 
     Raises:
-        ConfigError: the address cannot be listened on.
         DataError: the scene cannot be read.
     """
 
     def __init__(
         self, opened: Opened, scene: str, *, host: str, port: int, budget: int, palette: str = "safe"
     ) -> None:
-        _check_host(host)
         self._opened, self._budget, self._own_colors = opened, budget, palette == "own"
-        self._lock = threading.RLock()
+        self._lock, self._describing, self._showing = threading.RLock(), threading.Lock(), threading.Lock()
         self.layers = Layers(opened, scene)
         self.view = View(scene)
         self._query: Query | None = None
@@ -117,7 +114,7 @@ class Viewer:
             self._dark = gui.add_checkbox("Dark", True)
         self._rows: dict[int, viser.GuiCheckboxHandle] = {}
         self._row_parts: list[Any] = []
-        self._shown_images: list[Any] = []
+        self._shown_images: dict[str, viser.GuiImageHandle] = {}
         self._on(self._scene_box, self._scene_chosen)
         self._on(self._color_box, self._coloring_chosen)
         self._on(self._threshold, lambda: self._change(threshold=float(self._threshold.value)))
@@ -180,6 +177,7 @@ class Viewer:
         keys = {name: key for key, name in COLORINGS.items()}
         with self._lock:
             self._end_query()
+            self._tell("computing ...")
             self.view = replace(
                 self.view, coloring=keys.get(str(self._color_box.value), "color"), hidden=frozenset()
             )
@@ -196,8 +194,6 @@ class Viewer:
 
     def _repaint(self) -> None:
         layers, view, similarity = self.layers, self.view, self._similarity
-        if not len(layers.points):
-            return
         size = self._point_m * float(self._size.value)
         self.sender.show(
             layers.points,
@@ -307,12 +303,13 @@ class Viewer:
         self._things.content = ""
 
     def _describe_things(self) -> None:
-        if self._similarity is None:
-            return
-        world = self.layers.scene.points_world
-        _, things = instances(world, self._similarity, self.view.threshold)
-        selected = int((self._similarity >= self.view.threshold).sum())
-        self._things.content = wording.found_things(self.view.phrase, selected, len(world), things)
+        view, similarity = self.view, self._similarity
+        with self._describing:  # a slider that is dragged asks faster than this can answer
+            if similarity is None or view is not self.view:
+                return
+            things = self.layers.things(similarity, view.threshold)[1]
+        selected = int((similarity >= view.threshold).sum())
+        self._things.content = wording.found_things(view.phrase, selected, len(similarity), things)
         if not selected:
             self._things.content += wording.note(
                 "Other names fit better everywhere; lower the similarity to see more."
@@ -323,7 +320,7 @@ class Viewer:
         if self._similarity is None or event.client is None:
             return
         scene, chosen = self.layers.scene, self._similarity >= self.view.threshold
-        ids, _ = instances(scene.points_world, self._similarity, self.view.threshold)
+        ids, _ = self.layers.things(self._similarity, self.view.threshold)
         extra = {"similarity": self._similarity[chosen], "instance": ids[chosen]}
         rgb = None if scene.rgb is None else scene.rgb[chosen]
         data = encode_points(scene.points_world[chosen], rgb, extra)
@@ -338,29 +335,30 @@ class Viewer:
 
     def _show_frame(self) -> None:
         """The chosen frame, and what is said of it."""
-        layers, view, query = self.layers, self.view, self._query
-        for image in self._shown_images:
-            image.remove()
-        self._shown_images = []
-        name = str(self._frame_box.value)
-        if name not in layers.scene.frames.names:
-            return
-        index = layers.scene.frames.names.index(name)
-        self._cameras.mark(name)
-        try:
-            image = layers.scene.frames[index].image
-            pictures = self._pictures(layers, view, query, index, image)
-        except SceneLiftError as error:
-            self._frame_note.content = wording.note(str(error))
-            return
-        self._frame_note.content = ""
-        with self._images_folder:
+        with self._showing:
+            layers, view, query, name = self.layers, self.view, self._query, str(self._frame_box.value)
+            pictures: dict[str, U8] = {}
+            self._frame_note.content = ""
+            if name in layers.scene.frames.names:
+                self._cameras.mark(name)
+                try:
+                    pictures = self._pictures(layers, view, query, layers.scene.frames.names.index(name))
+                except SceneLiftError as error:
+                    self._frame_note.content = wording.note(str(error))
+            if list(self._shown_images) != list(pictures):
+                for handle in self._shown_images.values():
+                    handle.remove()
+                with self._images_folder:
+                    self._shown_images = {
+                        label: self.server.gui.add_image(picture, label=label, format="jpeg")
+                        for label, picture in pictures.items()
+                    }
+                return
             for label, picture in pictures.items():
-                self._shown_images.append(self.server.gui.add_image(picture, label=label, format="jpeg"))
+                self._shown_images[label].image = picture
 
-    def _pictures(
-        self, layers: Layers, view: View, query: Query | None, index: int, image: U8
-    ) -> dict[str, U8]:
+    def _pictures(self, layers: Layers, view: View, query: Query | None, index: int) -> dict[str, U8]:
+        image = layers.scene.frames[index].image
         pictures = {"image": image}
         if query is not None:
             found = layers.ask_frame(index, query)[..., 0]
@@ -385,17 +383,3 @@ def _least(found: F32, query: Query) -> float:
         return 0.0
     own = own_threshold(found[:, 0], query.wins(found)[:, 0])
     return own if own < NEVER else min(float(found[:, 0].max()) + 0.002, NEVER)
-
-
-def _check_host(host: str) -> None:
-    """Raise `ConfigError` unless this machine can listen there; viser would try for ever."""
-    try:
-        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = found[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.bind(address)
-    except OSError as error:
-        raise ConfigError(
-            f"--host: expected an address of this machine such as 127.0.0.1, found {host!r} "
-            f"({error.strerror})"
-        ) from None

@@ -20,8 +20,9 @@ from scenelift.opened import Opened
 from scenelift.orientation import upright
 from scenelift.pairing import pair_points
 from scenelift.predict import NetworkPair, Predictor, best_prediction
-from scenelift.query import Asker, Query
-from scenelift.types import F32, IGNORE, U8, Pairs, Prediction, Scene
+from scenelift.query import Asker, Instance, Query, instances
+from scenelift.query.things import edge_m
+from scenelift.types import F32, I32, IGNORE, U8, Pairs, Prediction, Scene
 from scenelift.viewer.state import COLORINGS, LABELS, Cloud, View
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Layers:
     def __init__(self, opened: Opened, name: str) -> None:
         self._opened, self._lock = opened, RLock()
         self._kept: dict[str, object] = {}
+        self._answer: tuple[int, Query, F32] | None = None
         self.scene: Scene = opened.source.scene(name)
         truth = opened.source.truth
         table = opened.classes if opened.classes is not None else None if truth is None else truth.classes
@@ -110,8 +112,21 @@ class Layers:
         return self._asker.points(self.scene, query.asked) if self._asker.can_ask_points(self.scene) else None
 
     def ask_frame(self, index: int, query: Query) -> F32:
-        """(H, W, Q + C) similarities of the pixels of a frame to `Query.asked`."""
-        return self._asker.frame(self.scene.frames[index], query.asked)
+        """(H, W, Q + C) similarities of the pixels of a frame to `Query.asked`; the last answer is kept."""
+        with self._lock:
+            known = self._answer
+            if known is None or known[0] != index or known[1] is not query:
+                known = index, query, self._asker.frame(self.scene.frames[index], query.asked)
+                self._answer = known
+            return known[2]
+
+    def things(self, similarity: F32, threshold: float) -> tuple[I32, list[Instance]]:
+        """What `scenelift.query.instances` finds in the cloud."""
+        return instances(self.scene.points_world, similarity, threshold, edge=self._edge_m)
+
+    @cached_property
+    def _edge_m(self) -> float:
+        return edge_m(self.scene.points_world)
 
     def frame_labels(self, index: int) -> dict[str, U8]:
         """By name, (H, W) labels of a frame: prediction, or what stands for it, and ground truth."""
