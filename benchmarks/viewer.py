@@ -2,22 +2,28 @@
 
 python benchmarks/viewer.py [--points 2000000]
 
-A headless Chromium opens the page and counts what arrives on its socket. WebGL runs on the processor there,
-so drawing costs more than anywhere else; told are the times until the coarse cloud and the last byte came.
+A client that draws nothing counts what a browser would get: told are bytes, and the times until the coarse
+cloud and until the last byte came. What drawing costs is up to the graphics card.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import viser
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from fixtures_browser import ARGUMENTS
 from fixtures_scenes import CLASSES, TinySource, TinyTruth
 from scenelift.config import Config
 from scenelift.opened import Opened
@@ -41,31 +47,41 @@ def room(count: int) -> Opened:
     return Opened("bench", Config(), TinySource([scene], truth), CLASSES)
 
 
-class Socket:
-    """What a page received: bytes, and when the last came."""
+class Client:
+    """Connects as a page does, and counts.
 
-    def __init__(self) -> None:
+    Attributes:
+        frames: when each message came, and its bytes.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        url = viewer.url.replace("http", "ws")
+        protocol = Subprotocol(f"viser-v{viser.__version__}")
+        self._socket = connect(url, subprotocols=[protocol], max_size=None, compression=None)
         self.frames: list[tuple[float, int]] = []
+        threading.Thread(target=self._listen, daemon=True).start()
 
-    def listen(self, socket) -> None:  # type: ignore[no-untyped-def]
-        socket.on("framereceived", lambda data: self.frames.append((time.perf_counter(), len(data))))
+    def _listen(self) -> None:
+        with suppress(ConnectionClosed):
+            for data in self._socket:
+                self.frames.append((time.perf_counter(), len(data)))
 
-    def quiet(self, page, after_s: float = 3.0) -> None:  # type: ignore[no-untyped-def]
+    def quiet(self, after_s: float = 3.0) -> None:
         """Wait until nothing has come for a while."""
         last = -1
         while last != len(self.frames):
             last = len(self.frames)
-            page.wait_for_timeout(1000 * after_s)
+            time.sleep(after_s)
+
+    def close(self) -> None:
+        """Say goodbye."""
+        self._socket.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=2_000_000)
     asked = parser.parse_args()
-    import shutil
-
-    from playwright.sync_api import sync_playwright
-
     opened = room(asked.points)
     start = time.perf_counter()
     viewer = Viewer(opened, "room", host="127.0.0.1", port=0, budget=asked.points)
@@ -73,44 +89,36 @@ def main() -> None:
     sizes = [len(part) for part in viewer._parts]
     print(f"{asked.points:,} points opened, ordered and queued in {time.perf_counter() - start:.2f} s")
     print(f"parts: {len(sizes)}, the first of {sizes[0]:,} points")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(ARGUMENTS))
-        page, socket = browser.new_page(), Socket()
-        page.on("websocket", socket.listen)
+    begin = time.perf_counter()
+    client = Client(viewer)
+    client.quiet()
+    print(_told("page opened", begin, client, 15 * sizes[0]))
+    for name in ("truth", "color", "truth"):
+        client.frames.clear()
         begin = time.perf_counter()
-        page.goto(viewer.url)
-        page.get_by_text("Colour by").wait_for(timeout=300_000)
-        socket.quiet(page)
-        print(_told("page opened", begin, socket, sizes))
-        for name in ("truth", "color", "truth"):
-            socket.frames.clear()
-            begin = time.perf_counter()
-            viewer._color_box.value = COLORINGS[name]
-            viewer._coloring_chosen()
-            viewer.sender.wait()
-            made = time.perf_counter() - begin
-            socket.quiet(page)
-            print(
-                _told(f"switch to {COLORINGS[name]} ({made:.2f} s to paint and queue)", begin, socket, sizes)
-            )
-        socket.frames.clear()
-        begin = time.perf_counter()
-        viewer._change(hidden=frozenset({0}))
+        viewer._color_box.value = COLORINGS[name]
+        viewer._coloring_chosen()
         viewer.sender.wait()
-        socket.quiet(page)
-        print(_told("one class of four hidden", begin, socket, sizes))
-        browser.close()
+        made = time.perf_counter() - begin
+        client.quiet()
+        print(_told(f"switch to {COLORINGS[name]} ({made:.2f} s to paint)", begin, client, 3 * sizes[0]))
+    client.frames.clear()
+    begin = time.perf_counter()
+    viewer._change(hidden=frozenset({0}))
+    client.quiet()
+    print(_told("one class of four hidden", begin, client, 10 * sizes[0]))
+    client.close()
     viewer.close()
 
 
-def _told(what: str, begin: float, socket: Socket, sizes: list[int]) -> str:
-    total, coarse = 0, None
-    for when, size in socket.frames:
+def _told(what: str, begin: float, client: Client, coarse_bytes: int) -> str:
+    total, coarse = 0, math.nan
+    for when, size in client.frames:
         total += size
-        if coarse is None and total >= 3 * sizes[0]:
+        if math.isnan(coarse) and total >= coarse_bytes:
             coarse = when - begin
-    last = socket.frames[-1][0] - begin if socket.frames else 0.0
-    return f"{what}: {total / 1e6:.1f} MB, coarse cloud after {coarse or 0:.2f} s, all after {last:.2f} s"
+    last = client.frames[-1][0] - begin if client.frames else math.nan
+    return f"{what}: {total / 1e6:.1f} MB, coarse cloud after {coarse:.2f} s, all after {last:.2f} s"
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from scenelift.viewer.layers import Layers
 from scenelift.viewer.sender import CloudSender
 from scenelift.viewer.state import COLORINGS, LABELS, View, errors, legend, paint, palette_of
 
+_NO_POINTS = np.zeros(0, np.int64)
 _SOME = 4
 """Frames by which the threshold of pixels is told."""
 
@@ -154,7 +155,7 @@ class Viewer:
             self.view = View(layers.scene.name, kept, layers.judged)
             self._query = self._similarity = None
             self._parts = parts(layers.points, self._budget)
-            self._point_m = 1.6 * splat_radius(layers.points)
+            self._point_m = 1.6 * splat_radius(layers.points[np.concatenate([*self._parts, _NO_POINTS])])
             colors = distinct_colors(len(layers.classes)) if not self._own_colors else layers.classes.colors
             self.palette = palette_of(colors)
             self._color_box.options = [COLORINGS[key] for key in layers.colorings] or ["-"]

@@ -35,7 +35,7 @@ class CloudSender:
         self._wish: tuple[F32, Sequence[I64], float, Callable[[], Painted]] | None = None
         self._busy = self._ended = False
         self._cloud: F32 | None = None
-        self._sent: list[tuple[viser.PointCloudHandle, Bool]] = []
+        self._sent: list[tuple[viser.PointCloudHandle | None, Bool]] = []
         self._thread = threading.Thread(target=self._run, name="cloud sender", daemon=True)
         self._thread.start()
 
@@ -86,19 +86,22 @@ class CloudSender:
     def _send(self, points: F32, parts: Sequence[I64], size_m: float, paint: Callable[[], Painted]) -> None:
         colors, drawn = paint()
         if points is not self._cloud:
-            for handle, _ in self._sent:
-                handle.remove()
+            for number in range(len(self._sent)):
+                self._drop(number)
             self._sent, self._cloud = [], points
         for number, part in enumerate(parts):
             if self._wish is not None or self._ended:  # someone wants to see something else
                 return
             kept = drawn[part]
-            known = self._sent[number] if number < len(self._sent) else None
-            if known is not None and np.array_equal(known[1], kept):
-                known[0].colors = colors[part[kept]]
-                known[0].point_size = size_m
+            if number == len(self._sent):
+                self._sent.append((None, kept))
+            handle, known = self._sent[number]
+            if not kept.any():  # browsers do not take clouds of no points
+                self._drop(number)
+            elif handle is not None and np.array_equal(known, kept):
+                handle.colors, handle.point_size = colors[part[kept]], size_m
             else:
-                handle = self._server.scene.add_point_cloud(
+                added = self._server.scene.add_point_cloud(
                     f"/cloud/{number}",
                     points[part[kept]],
                     colors[part[kept]],
@@ -107,5 +110,11 @@ class CloudSender:
                     point_shading="flat",
                     precision="float32",
                 )
-                self._sent[number : number + 1] = [(handle, kept)]
+                self._sent[number] = added, kept
             self._server.flush()
+
+    def _drop(self, number: int) -> None:
+        handle, kept = self._sent[number]
+        if handle is not None:
+            handle.remove()
+        self._sent[number] = None, kept
