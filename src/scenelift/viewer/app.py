@@ -326,7 +326,7 @@ class Viewer:
         rgb = None if scene.rgb is None else scene.rgb[chosen]
         data = encode_points(scene.points_world[chosen], rgb, extra)
         name = f"{safe_name(scene.name)}_{safe_name(self.view.phrase)}.ply"
-        event.client.send_file_download(name, data)
+        event.client.send_file_download(name, data, save_immediately=True)
 
     # --- images --------------------------------------------------------------------------------------
 
