@@ -78,7 +78,8 @@ def error_legend(shares: Sequence[float]) -> str:
 
 def found_things(phrase: str, selected: int, total: int, things: Sequence[Instance], most: int = 5) -> str:
     """What a query found: how many points, and the top things with size and place."""
-    head = f"<b>{escape(phrase)}</b>: {selected:,} of {total:,} points, {len(things)} things"
+    plural = "" if len(things) == 1 else "s"
+    head = f"<b>{escape(phrase)}</b>: {selected:,} of {total:,} points, {len(things)} thing{plural}"
     rows = []
     for thing in things[:most]:
         size = " × ".join(f"{value:.2f}" for value in thing.extent_m)
