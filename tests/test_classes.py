@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 
-from scenelift.classes import SCANNET20, ClassTable, distinct_colors, scannet20_from_nyu40
+from scenelift.classes import SCANNET20, ClassTable, scannet20_from_nyu40
 from scenelift.errors import ConfigError
 from scenelift.types import IGNORE
 
@@ -57,19 +55,6 @@ class TestLists:
         assert len(ClassTable.from_names([f"c{i}" for i in range(IGNORE - 1)])) == 254
         with pytest.raises(ConfigError, match="at most 254 are supported, found 255"):
             ClassTable.from_names([f"c{i}" for i in range(IGNORE)])
-
-
-class TestColors:
-    @pytest.mark.parametrize("count", [0, 1, 20])
-    def test_shape(self, count: int) -> None:
-        colors = distinct_colors(count)
-        assert colors.dtype == np.uint8
-        assert colors.shape == (count, 3)
-
-    def test_are_told_apart(self) -> None:
-        colors = distinct_colors(20).astype(int)
-        apart = [np.abs(a - b).max() for a, b in itertools.combinations(colors, 2)]
-        assert min(apart) >= 16
 
 
 class TestScanNet:

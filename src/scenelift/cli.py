@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scenelift import cli_annotate, cli_cache, cli_data, cli_doctor, cli_plan, cli_sweep, cli_tables
+from scenelift import (
+    cli_annotate,
+    cli_cache,
+    cli_data,
+    cli_doctor,
+    cli_plan,
+    cli_sweep,
+    cli_tables,
+    cli_view,
+)
 from scenelift.cli_data import Data
 from scenelift.cli_options import (
     CacheRoot,
@@ -68,6 +77,11 @@ app.command("table", epilog="Example: scenelift table table2 --data synthetic --
 app.command("sweep", epilog="Example: scenelift sweep noise=0,0.5,1,2 --recipes base_clip,cns --out sweep")(
     cli_sweep.sweep
 )
+
+app.command("query", epilog='Example: scenelift query run --text "something to sit on" --out found')(
+    cli_view.query
+)
+app.command("view", epilog="Example: scenelift view run")(cli_view.view)
 
 if TYPE_CHECKING:
     from scenelift.world import World
@@ -322,20 +336,41 @@ def evaluate(
 
 @app.command(epilog="Example: scenelift predict run other_room/ --out labelled")
 def predict(
-    run: RunArg, data: Data, out: Out, as_: As = "ply,png", set_: Set = None, device: Device = "auto"
+    run: RunArg,
+    data: Data,
+    out: Out,
+    classes: Annotated[
+        str | None,
+        typer.Option(help='Other classes than the run\'s, e.g. "chair, lamp"; nothing is trained.'),
+    ] = None,
+    none_of_these: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=0.5, metavar="SHARE", help="No label where no class fits; 0.05 is a good start."
+        ),
+    ] = None,
+    as_: As = "ply,png",
+    set_: Set = None,
+    device: Device = "auto",
+    download: Download = False,
 ) -> None:
-    """Label new data with the networks of a run; no teacher is needed."""
+    """Label new data with the networks of a run; no teacher is needed, but for other classes its words."""
     from scenelift import pipeline
     from scenelift.api import TrainedRun
     from scenelift.formats import check_formats, parse_formats, scenes_only
     from scenelift.options import Teachers, resolve_config, session_elsewhere
     from scenelift.predict import Predictor
     from scenelift.predictions import write_predictions
+    from scenelift.progress import bars
     from scenelift.runfolder import RunFolder
 
     formats = scenes_only(parse_formats(as_))
     trained = TrainedRun(run, device)
+    trained.download = download
     target = resolve_config(data, "cns", None, None, Teachers(), set_, 0, device)
+    if classes is not None or none_of_these is not None:
+        listed = None if classes is None else classes.split(",")
+        trained = trained.with_classes(listed, none_of_these, bars)
     session = session_elsewhere(trained, target, RunFolder(out), device)
     check_formats(formats, session.source, session.classes, session.config)
     pipeline.check(session)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,6 +21,7 @@ from scenelift.models.heads import TextHead
 from scenelift.models.networks import Networks, Output
 from scenelift.models.voxels import voxelize
 from scenelift.orientation import upright
+from scenelift.similarity import Refusal, common_direction, similarities
 from scenelift.types import F32, IGNORE, U8, Frame, Pairs, Prediction, Scene
 
 IMAGES_PER_PASS = 8
@@ -34,6 +37,11 @@ class NetworkPair:
         device: where to compute.
         digest: of everything they were trained from.
         knows_points: whether the 3D network was trained; after images alone it is as it was drawn.
+
+    Attributes:
+        text: (C, dim), the classes it answers with; others after `with_text`.
+        own_text: (C, dim), the classes it was trained for.
+        refusal: when it gives none of the classes; ``None`` = it always gives one.
     """
 
     def __init__(
@@ -47,24 +55,44 @@ class NetworkPair:
     ) -> None:
         self.digest, self.knows_points = digest, knows_points
         self.networks = networks.to(device).eval()
-        self.text = text.to(device)
+        self.text = self.own_text = text.to(device)
         self.config = config.networks.points
         self.device = device
+        self.refusal: Refusal | None = None
+
+    def with_text(self, text: Tensor, refusal: Refusal | None = None) -> NetworkPair:
+        """The same networks, asked for other classes; ``text`` is (L, dim) float32, unit length."""
+        other = copy.copy(self)
+        other.text, other.refusal = text.to(self.device), refusal
+        state = hashlib.blake2b(f"{self.digest} {refusal and (refusal.least_2d, refusal.least_3d)}".encode())
+        state.update(text.cpu().numpy().tobytes())
+        other.digest = state.hexdigest()[:32]
+        return other
 
     def image_probabilities(self, images: U8) -> Tensor:
-        """(B, H, W, 3) uint8 images to (B, C, H, W) float32 class probabilities."""
-        return self._image_scores(images, lambda output: output.logits).softmax(1)
+        """(B, H, W, 3) uint8 images to (B, C, H, W) float32 class probabilities; 0 for all where refused."""
+        if self.refusal is None:
+            return self._image_scores(images, lambda output: output.logits).softmax(1)
+        refusal, head = self.refusal, self.networks.image_head
+
+        def scores(output: Output) -> Tensor:
+            lead = _by_rows(output, lambda rows: refusal.lead(head.embed(rows), self.text, refusal.least_2d))
+            return torch.cat([output.logits.float(), lead], 1)
+
+        found = self._image_scores(images, scores)
+        return found[:, :-1].softmax(1) * (found[:, -1:] >= 0)
 
     def image_cosines(self, images: U8) -> Tensor:
         """(B, H, W, 3) uint8 images to (B, C, H, W) float32 cosines of their embeddings to each class."""
+        head = self.networks.image_head
+        return self._image_scores(images, lambda o: _by_rows(o, lambda rows: self._cosines(head, rows)))
 
-        def scores(output: Output) -> Tensor:
-            batch, channels, height, width = output.features.shape
-            rows = output.features.movedim(1, 3).reshape(-1, channels)
-            cosines = self._cosines(self.networks.image_head, rows)
-            return cosines.view(batch, height, width, -1).movedim(3, 1)
-
-        return self._image_scores(images, scores)
+    def image_similarities(self, images: U8, text: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 images to (B, Q, H, W) `similarities` to text (Q, dim)."""
+        head, text, common = self.networks.image_head, text.to(self.device), common_direction(self.own_text)
+        return self._image_scores(
+            images, lambda o: _by_rows(o, lambda rows: similarities(head.embed(rows), text, common))
+        )
 
     @torch.no_grad()
     def _image_scores(self, images: U8, scores: Callable[[Output], Tensor]) -> Tensor:
@@ -78,10 +106,30 @@ class NetworkPair:
     def point_probabilities(self, points_xyz: F32, rgb: U8 | None) -> Tensor:
         """(N, 3) float32 points in metres, z up, and (N, 3) uint8 colours to (N, C) float32 probabilities.
 
+        They are 0 for all classes where `refusal` gives none.
+
         Raises:
             RunError: the 3D network was never trained.
         """
-        return self._point_scores(points_xyz, rgb, lambda output: output.logits.float().softmax(1))
+        head, refusal = self.networks.points_head, self.refusal
+
+        def scores(output: Output) -> Tensor:
+            probability = output.logits.float().softmax(1)
+            if refusal is None:
+                return probability
+            lead = refusal.lead(head.embed(output.features), self.text, refusal.least_3d)
+            return probability * (lead >= 0)
+
+        return self._point_scores(points_xyz, rgb, scores)
+
+    def point_similarities(self, points_xyz: F32, rgb: U8 | None, text: Tensor) -> Tensor:
+        """As `point_probabilities`, but (N, Q) `similarities` to text (Q, dim)."""
+        head, text, common = self.networks.points_head, text.to(self.device), common_direction(self.own_text)
+        if not len(points_xyz):
+            return text.new_zeros(0, len(text))
+        return self._point_scores(
+            points_xyz, rgb, lambda output: similarities(head.embed(output.features), text, common)
+        )
 
     def point_cosines(self, points_xyz: F32, rgb: U8 | None) -> Tensor:
         """As `point_probabilities`, but (N, C) float32 cosines of the embeddings to each class."""
@@ -348,9 +396,20 @@ def _surer(one: Tensor, other: Tensor, dim: int) -> Tensor:
     return torch.where(one.amax(dim, keepdim=True) > other.amax(dim, keepdim=True), one, other)
 
 
+def _by_rows(output: Output, scores: Callable[[Tensor], Tensor]) -> Tensor:
+    """(n, F) -> (n, K) scores of a map's features: (B, F, h, w) to (B, K, h, w)."""
+    batch, channels, height, width = output.features.shape
+    found = scores(output.features.movedim(1, 3).reshape(-1, channels))
+    return found.view(batch, height, width, -1).movedim(3, 1)
+
+
 def best_prediction(probability: Tensor, shape: tuple[int, ...]) -> Prediction:
-    """(n, C) probabilities to the likeliest class and how likely it is, in ``shape`` of n elements."""
+    """(n, C) probabilities to the likeliest class and how likely it is, in ``shape`` of n elements.
+
+    `IGNORE` where every class has probability 0.
+    """
     confidence, labels = probability.max(1)
+    labels = torch.where(confidence > 0, labels, IGNORE)
     return Prediction(_u8(labels).reshape(shape), confidence.cpu().numpy().reshape(shape))
 
 

@@ -86,6 +86,11 @@ class RunFolder:
         return self.path / "predictions"
 
     @property
+    def calibration(self) -> Path:
+        """How near the nearest class is in the training scenes, see `scenelift.refusal`."""
+        return self.path / "calibration.json"
+
+    @property
     def cache(self) -> Path:
         """Where annotations go unless a cache is named."""
         return self.path / "cache"

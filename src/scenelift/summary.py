@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from scenelift.annotations import Annotations
-from scenelift.classes import ClassTable, distinct_colors
+from scenelift.classes import ClassTable
 from scenelift.collapse import collapses
+from scenelift.colors import distinct_colors
 from scenelift.config import Config, PredictConfig
 from scenelift.evaluate import Evaluation, run_ids
 from scenelift.export import label_colors

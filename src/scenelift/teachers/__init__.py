@@ -13,17 +13,12 @@ from typing import Protocol
 from scenelift.types import F16, F32, Frame, Masks
 
 
-class LabelTeacher(Protocol):
-    """Dense image–text features, as CLIP gives them (method steps 1 and 2)."""
-
-    @property
-    def identity(self) -> str:
-        """Kind, weights and settings of the image side: part of the cache key of its features."""
-        ...
+class TextEncoder(Protocol):
+    """The text side of a label teacher: words to the space that pixels share with them."""
 
     @property
     def text_identity(self) -> str:
-        """The same for the text side: part of the cache key of text embeddings."""
+        """Kind, weights and settings: part of the cache key of text embeddings."""
         ...
 
     @property
@@ -45,6 +40,15 @@ class LabelTeacher(Protocol):
         Returns:
             (C, dim) float32, unit length.
         """
+        ...
+
+
+class LabelTeacher(TextEncoder, Protocol):
+    """Dense image–text features, as CLIP gives them (method steps 1 and 2)."""
+
+    @property
+    def identity(self) -> str:
+        """Kind, weights and settings of the image side: part of the cache key of its features."""
         ...
 
     def image_features(self, frames: Sequence[Frame]) -> list[F16]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from scenelift.config import ClipLabels, SamMasks, TeachersConfig
+from scenelift.config import ClipLabels, SamMasks, SimulatedLabels, TeachersConfig
 from scenelift.errors import ConfigError
 from scenelift.scenes import TruthSource
-from scenelift.teachers import LabelTeacher, MaskTeacher
+from scenelift.teachers import LabelTeacher, MaskTeacher, TextEncoder
 from scenelift.teachers.weights import Weights, find_weights
 
 
@@ -102,3 +102,24 @@ def open_teachers(
     """
     labels = LABEL_TEACHERS[config.labels.kind](config.labels, truth, device, download)
     return labels, MASK_TEACHERS[config.masks.kind](config.masks, truth, device, download)
+
+
+def open_text_encoder(
+    config: TeachersConfig, phrases: Iterable[str], device: str, download: bool = False
+) -> TextEncoder:
+    """What embeds a user's words in the space of the label teacher, without ground truth.
+
+    Args:
+        config: of the run whose networks are asked.
+        phrases: of the classes it was trained for; the simulated teacher knows these words and few others.
+        device: where the text network computes.
+        download: may weights be fetched that are not on this machine?
+
+    Raises:
+        WeightsError: the teacher's weights or packages are missing.
+    """
+    if isinstance(config.labels, SimulatedLabels):
+        from scenelift.teachers.simulated_words import QueryWords
+
+        return QueryWords(config.labels.dim, phrases)
+    return LABEL_TEACHERS[config.labels.kind](config.labels, None, device, download)

@@ -34,33 +34,10 @@ from scenelift.teachers.simulated_draws import (
     grid_cells,
     grid_size,
     hash_key,
-    hashed_normal,
     hashed_uniform,
 )
+from scenelift.teachers.simulated_words import FAMILIES, SimulatedWords, unit
 from scenelift.types import F16, F32, F64, I64, IGNORE, Frame
-
-_COMMON = 0.6
-"""Share that all phrases have in common: the cosine of unrelated ones, as between CLIP's class names."""
-_FAMILY = 0.15
-"""Share of the families a phrase belongs to: what related phrases have in common beyond that."""
-
-_FAMILIES: tuple[frozenset[str], ...] = tuple(
-    frozenset(words.split())
-    for words in (
-        "wall floor ceiling door",
-        "cabinet bookshelf shelf counter refrigerator wardrobe dresser drawer furniture",
-        "table desk counter nightstand furniture",
-        "chair sofa bed couch armchair bench stool furniture",
-        "window picture door mirror monitor screen whiteboard",
-        "curtain blinds window shower",
-        "toilet sink bathtub shower",
-        "car truck bus trailer van vehicle",
-        "bicycle motorcycle pedestrian person",
-        "driveable road sidewalk terrain flat grass",
-        "manmade building barrier fence cone vegetation tree",
-    )
-)
-"""Words that image–text models mix up."""
 
 _PATCH_RATE_AT_M = 2.0
 """Distance at which the share of mistaken patches is the knob's."""
@@ -80,6 +57,7 @@ class SimulatedLabelTeacher:
     def __init__(self, config: SimulatedLabels, truth: TruthSource) -> None:
         self._config = config
         self._source = truth
+        self._words = SimulatedWords(config.dim)
         prompts = truth.classes.prompts
         self._class_features = self.text_features(prompts)
         self._confusion = _confusion(prompts, config.related).cumsum(axis=1)
@@ -93,12 +71,12 @@ class SimulatedLabelTeacher:
     @property
     def text_identity(self) -> str:
         """The knobs that words depend on."""
-        return f"simulated-text/1 dim={self._config.dim}"
+        return self._words.text_identity
 
     @property
     def weights(self) -> str:
         """There are none."""
-        return "none: simulated from ground truth"
+        return self._words.weights
 
     @property
     def dim(self) -> int:
@@ -106,21 +84,8 @@ class SimulatedLabelTeacher:
         return self._config.dim
 
     def text_features(self, prompts: Sequence[Sequence[str]]) -> F32:
-        """Embeddings of classes: the same words, the same vector, whatever the seed.
-
-        A phrase is what all phrases share, what its families share, and what its words alone mean.
-        Cosines are about 0.6 between unrelated names and 0.75 or more between related ones.
-
-        Args:
-            prompts: for each class its phrases; their embeddings are averaged.
-
-        Returns:
-            (C, dim) float32, unit length.
-        """
-        rows = [
-            _unit(np.stack([self._phrase(phrase) for phrase in of_class]).mean(0)) for of_class in prompts
-        ]
-        return np.stack(rows).astype(np.float32)
+        """Embeddings of classes, see `SimulatedWords.text_features`."""
+        return self._words.text_features(prompts)
 
     def image_features(self, frames: Sequence[Frame]) -> list[F16]:
         """Dense features: for each frame (dim, h, w) float16, unit length per cell.
@@ -130,30 +95,15 @@ class SimulatedLabelTeacher:
         """
         return [self._frame_features(frame) for frame in frames]
 
-    def _phrase(self, phrase: str) -> F64:
-        words = phrase.casefold().split()
-        families = [f"family {i}" for i, family in enumerate(_FAMILIES) if not family.isdisjoint(words)]
-        own = self._direction(words)
-        shared = _FAMILY if families else 0.0
-        related = self._direction(families) if families else own
-        common = self._direction(["every phrase"])
-        meaning = np.sqrt(shared) * related + np.sqrt(1 - _COMMON - shared) * own
-        return _unit(np.sqrt(_COMMON) * common + meaning)
-
-    def _direction(self, names: Sequence[str]) -> F64:
-        """(dim,) unit vector: the sum of the names' random vectors."""
-        axes = np.arange(self.dim)
-        return _unit(np.sum([hashed_normal(hash_key("text", name), axes) for name in names], axis=0))
-
     def _frame_features(self, frame: Frame) -> F16:
         config = self._config
         grid = grid_size(frame.height, frame.width, config.tokens)
         cells = grid_cells(frame.height, frame.width, grid)
         shares = cell_shares(self._taken_for(frame), len(self._class_features), cells, grid)
         shares = gaussian_filter(shares, sigma=(0, config.bleed, config.bleed), mode="nearest")
-        clean = _unit(np.einsum("cd,chw->dhw", self._class_features, shares))
+        clean = unit(np.einsum("cd,chw->dhw", self._class_features, shares))
         noise = generator(config.seed, "token", frame.scene, frame.name).standard_normal(clean.shape)
-        return _unit(clean + config.token_noise / np.sqrt(self.dim) * noise).astype(np.float16)
+        return unit(clean + config.token_noise / np.sqrt(self.dim) * noise).astype(np.float16)
 
     def _taken_for(self, frame: Frame) -> I64:
         """(H, W) int64: the class each pixel is taken for."""
@@ -194,12 +144,6 @@ class SimulatedLabelTeacher:
         return cubes[..., 0], cubes[..., 1], cubes[..., 2]
 
 
-def _unit(vectors: F64) -> F64:
-    """Unit length along the first axis."""
-    unit: F64 = vectors / np.linalg.norm(vectors, axis=0, keepdims=True)
-    return unit
-
-
 def _confusion(prompts: Sequence[Sequence[str]], related: float) -> F64:
     """(C, C) float64: the probability that a mistaken row class is taken for the column class.
 
@@ -208,7 +152,7 @@ def _confusion(prompts: Sequence[Sequence[str]], related: float) -> F64:
     words = [
         frozenset(word for phrase in of_class for word in phrase.casefold().split()) for of_class in prompts
     ]
-    member = np.array([[not family.isdisjoint(of_class) for family in _FAMILIES] for of_class in words])
+    member = np.array([[not family.isdisjoint(of_class) for family in FAMILIES] for of_class in words])
     other = ~np.eye(len(prompts), dtype=bool)
     kin = (member.astype(int) @ member.T.astype(int) > 0) & other
     has_kin = kin.any(axis=1, keepdims=True)
