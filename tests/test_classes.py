@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from scenelift.classes import SCANNET20, ClassTable, distinct_colors, scannet20_from_nyu40
+from scenelift.classes import SCANNET20, ClassTable, scannet20_from_nyu40
 from scenelift.errors import ConfigError
+from scenelift.palette import as_seen, distinct_colors
 from scenelift.types import IGNORE
 
 
@@ -70,6 +71,30 @@ class TestColors:
         colors = distinct_colors(20).astype(int)
         apart = [np.abs(a - b).max() for a, b in itertools.combinations(colors, 2)]
         assert min(apart) >= 16
+
+    @pytest.mark.parametrize(("count", "least"), [(4, 60), (8, 30), (12, 22), (20, 15)])
+    def test_are_told_apart_by_those_who_see_no_red_or_no_green(self, count: int, least: float) -> None:
+        seen = as_seen(distinct_colors(count))
+        for eye in seen:
+            apart = np.linalg.norm(eye[:, None] - eye[None], axis=2)
+            assert apart[~np.eye(count, dtype=bool)].min() >= least
+
+    def test_are_all_different_and_kept_when_more_are_added(self) -> None:
+        many = distinct_colors(IGNORE - 1)
+        assert len(np.unique(many, axis=0)) == IGNORE - 1
+        np.testing.assert_array_equal(distinct_colors(7), many[:7])
+
+    def test_eyes_are_simulated_as_published(self) -> None:
+        """scikit-image's CIELAB, and what the deutan matrix makes of pure red."""
+        from skimage.color import rgb2lab
+
+        rgb = np.random.default_rng(0).integers(0, 256, (50, 3), dtype=np.uint8)
+        np.testing.assert_allclose(as_seen(rgb)[0], rgb2lab(rgb[None] / 255)[0], atol=0.05)
+        red = as_seen(np.array([[255, 0, 0]], dtype=np.uint8))[1, 0]
+        linear = np.array([0.367322, 0.280085, 0.0])  # the matrix's first column; below 0 is black
+        encoded = 1.055 * linear ** (1 / 2.4) - 0.055
+        encoded[2] = 0
+        np.testing.assert_allclose(red, rgb2lab(encoded[None, None])[0, 0], atol=0.05)
 
 
 class TestScanNet:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from scenelift.errors import ConfigError
+from scenelift.palette import distinct_colors
 from scenelift.types import IGNORE, U8
 
 
@@ -63,16 +63,6 @@ class ClassTable:
     def parse(cls, text: str) -> ClassTable:
         """A table from a comma-separated list, as the command line takes it."""
         return cls.from_names(text.split(","))
-
-
-def distinct_colors(count: int) -> U8:
-    """(count, 3) uint8 RGB colours far apart in hue, alternating in lightness."""
-    golden = 0.618033988749895
-    rows = [
-        colorsys.hls_to_rgb((0.57 + i * golden) % 1.0, (0.42, 0.60, 0.74)[i % 3], (0.75, 0.60)[i % 2])
-        for i in range(count)
-    ]
-    return np.round(np.array(rows).reshape(-1, 3) * 255).astype(np.uint8)
 
 
 _SCANNET20: tuple[tuple[str, int, tuple[int, int, int]], ...] = (
