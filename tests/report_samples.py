@@ -15,7 +15,7 @@ from scenelift.report import Picture, ReportData, ReportRow
 class Page(HTMLParser):
     """Collects what a page holds, and fails on tags that do not match."""
 
-    VOID = frozenset({"meta", "img", "br", "rect", "line", "path", "circle", "polyline"})
+    VOID = frozenset({"meta", "img", "br", "rect", "line", "path", "circle", "polyline", "input"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Page(HTMLParser):
         assert self.open.pop() == name
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text.append(data)
 
     def count(self, name: str, /, **attrs: str) -> int:

@@ -28,7 +28,11 @@ _PROTAN = (
 """Linear RGB as an eye without one kind of cone sees it: Machado et al., "A Physiologically-based Model for
 Simulation of Color Vision Deficiency" (2009), severity 1."""
 
-_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
+_XYZ = (
+    (0.4124564, 0.3575761, 0.1804375),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339, 0.1191920, 0.9503041),
+)
 _WHITE = (0.95047, 1.0, 1.08883)
 
 _STEP = 23

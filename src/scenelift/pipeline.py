@@ -21,6 +21,7 @@ from scenelift import annotate as annotating
 from scenelift import checkpoint
 from scenelift import evaluate as evaluating
 from scenelift.annotations import Annotations
+from scenelift.baselines import agreement, teacher_rows
 from scenelift.batches import steps_per_epoch
 from scenelift.cache import Cache, Key, cache_key
 from scenelift.check import CheckReport, check_source, raise_if_bad
@@ -37,14 +38,15 @@ from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor
 from scenelift.predictions import write_predictions
 from scenelift.progress import Progress, silent
-from scenelift.report import ReportData, ReportRow, results_json, write_report
+from scenelift.report import ReportRow, results_json, write_report
+from scenelift.reporting import run_page
 from scenelift.resume import resume
 from scenelift.runfolder import RunFolder
 from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
 from scenelift.shares import share_of, shared_batches
 from scenelift.store import SceneStore
-from scenelift.summary import pictures, report_notes, report_row
+from scenelift.summary import report_row, role_of
 from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.teachers.registry import open_teachers
 from scenelift.world import ALONE, World
@@ -283,7 +285,8 @@ def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | Non
     evaluation = evaluating.evaluate(
         session.source, names, session.classes, predictor, progress=session.progress, world=session.world
     )
-    tree = {"version": EVALUATION_VERSION, "digest": digest, **evaluation.to_json()}
+    about = {"version": EVALUATION_VERSION, "digest": digest, "classes": list(session.classes.names)}
+    tree = {**about, **evaluation.to_json()}
     session.world.first_does(lambda: write_json(folder.evaluation, tree))
     return evaluation
 
@@ -330,7 +333,8 @@ def row(session: Session, evaluation: Evaluation | None) -> ReportRow:
     """
     log = session.folder.read_log()
     seconds = sum(record["seconds"] for record in log) + (0.0 if evaluation is None else evaluation.seconds)
-    return report_row(session.config.recipe, evaluation, session.classes, seconds, log)
+    role = role_of(session.config)
+    return report_row(session.config.recipe, evaluation, session.classes, seconds, log, role)
 
 
 def predict(
@@ -356,7 +360,7 @@ def report(
     command: str,
     label_shares: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Write ``results.json`` and ``report.html``.
+    """Write ``results.json`` and ``report.html``, which holds the teacher's own rows too.
 
     Args:
         session: the run whose pictures are shown.
@@ -367,28 +371,24 @@ def report(
         command: that makes the report again.
         label_shares: what `predict` returned, where there is no ground truth to measure by.
     """
-    source, config = session.source, session.config
-    shown = session.names("val")
-    in_2d, in_3d = pictures(source, shown, session.classes, config, annotations, pair)
-    data = config.data.source
-    has_truth = source.truth is not None
-    write_json(folder.results, results_json(config.recipe, data, config.seed, rows))
-    write_report(
-        folder.report,
-        ReportData(
-            title=f"scenelift: {config.recipe} on {data}",
-            dataset=f"{data}; scenes: {len(session.names('train'))} to learn from, {len(shown)} to judge by",
-            command=command,
-            classes=session.classes,
-            rows=rows,
-            pictures_2d=in_2d,
-            pictures_3d=in_3d,
-            notes=report_notes(config, has_truth, set(shown) <= set(session.names("train"))),
-            config_yaml=config.to_yaml(),
-            has_truth=has_truth,
-            label_shares=label_shares,
-        ),
+    source, classes, config = session.source, session.classes, session.config
+    learned, judged = session.names("train"), session.names("val")
+    write_json(folder.results, results_json(config.recipe, config.data.source, config.seed, rows))
+    alike = None
+    if source.truth is not None:
+        digest = _digest(config, annotations, judged, ("data",), "")
+        teacher = teacher_rows(
+            source, judged, classes, config, annotations,
+            {row.role for row in rows}, session.folder.teacher, digest, session.progress,
+        )  # fmt: skip
+        rows = [*teacher, *rows]
+    elif label_shares is not None and pair is not None:
+        alike, shares = agreement(judged, classes, config, annotations, session.folder.predictions)
+        label_shares = {**label_shares, **shares}
+    page = run_page(
+        source, classes, config, annotations, pair, learned, judged, rows, command, label_shares, alike
     )
+    write_report(folder.report, page)
 
 
 def _predictions_digest(session: Session, annotations: Annotations, pair: NetworkPair | None) -> str:
