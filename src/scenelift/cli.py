@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scenelift import cli_annotate, cli_cache, cli_data, cli_plan, cli_sweep, cli_tables
+from scenelift import cli_annotate, cli_cache, cli_data, cli_plan, cli_report, cli_sweep, cli_tables
 from scenelift.cli_data import Data, printable
 from scenelift.cli_options import (
     CacheRoot,
@@ -61,6 +61,7 @@ app.command("table", epilog="Example: scenelift table table2 --data synthetic --
 app.command("sweep", epilog="Example: scenelift sweep noise=0,0.5,1,2 --recipes base_clip,cns --out sweep")(
     cli_sweep.sweep
 )
+app.command("report", epilog="Example: scenelift report demo/seed0 --out comparison.html")(cli_report.report)
 
 if TYPE_CHECKING:
     from scenelift.world import World

@@ -21,7 +21,6 @@ from scenelift import annotate as annotating
 from scenelift import checkpoint
 from scenelift import evaluate as evaluating
 from scenelift.annotations import Annotations
-from scenelift.baselines import agreement, teacher_rows
 from scenelift.batches import steps_per_epoch
 from scenelift.cache import Cache, Key, cache_key
 from scenelift.check import CheckReport, check_source, raise_if_bad
@@ -38,7 +37,7 @@ from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair, Predictor
 from scenelift.predictions import write_predictions
 from scenelift.progress import Progress, silent
-from scenelift.report import ReportRow, results_json, write_report
+from scenelift.report import ReportData, ReportRow, results_json, write_report
 from scenelift.reporting import run_page
 from scenelift.resume import resume
 from scenelift.runfolder import RunFolder
@@ -360,35 +359,36 @@ def report(
     command: str,
     label_shares: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Write ``results.json`` and ``report.html``, which holds the teacher's own rows too.
+    """Write ``results.json`` and ``report.html`` into ``folder``; other arguments as for `report_data`."""
+    config = session.config
+    write_json(folder.results, results_json(config.recipe, config.data.source, config.seed, rows))
+    write_report(folder.report, report_data(session, annotations, pair, rows, command, label_shares))
+
+
+def report_data(
+    session: Session,
+    annotations: Annotations,
+    pair: NetworkPair | None,
+    rows: Sequence[ReportRow],
+    command: str,
+    label_shares: Mapping[str, Mapping[str, float]] | None = None,
+) -> ReportData:
+    """Everything on a run's page, the teacher's own rows among it.
 
     Args:
         session: the run whose pictures are shown.
         annotations: of its validation scenes.
         pair: its networks, if it has any.
         rows: of the table, this run's among them.
-        folder: where to.
         command: that makes the report again.
         label_shares: what `predict` returned, where there is no ground truth to measure by.
     """
-    source, classes, config = session.source, session.classes, session.config
-    learned, judged = session.names("train"), session.names("val")
-    write_json(folder.results, results_json(config.recipe, config.data.source, config.seed, rows))
-    alike = None
-    if source.truth is not None:
-        digest = _digest(config, annotations, judged, ("data",), "")
-        teacher = teacher_rows(
-            source, judged, classes, config, annotations,
-            {row.role for row in rows}, session.folder.teacher, digest, session.progress,
-        )  # fmt: skip
-        rows = [*teacher, *rows]
-    elif label_shares is not None and pair is not None:
-        alike, shares = agreement(judged, classes, config, annotations, session.folder.predictions)
-        label_shares = {**label_shares, **shares}
-    page = run_page(
-        source, classes, config, annotations, pair, learned, judged, rows, command, label_shares, alike
-    )
-    write_report(folder.report, page)
+    config, learned, judged = session.config, session.names("train"), session.names("val")
+    digest = _digest(config, annotations, judged, ("data",), "")
+    return run_page(
+        session.source, session.classes, config, annotations, pair, learned, judged,
+        rows, command, session.folder, digest, session.progress, label_shares,
+    )  # fmt: skip
 
 
 def _predictions_digest(session: Session, annotations: Annotations, pair: NetworkPair | None) -> str:

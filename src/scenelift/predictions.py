@@ -59,6 +59,14 @@ def write_predictions(
     return _shares([done["scenes"][name] for name in names], classes)
 
 
+def saved_shares(out: Path, classes: ClassTable) -> dict[str, dict[str, float]] | None:
+    """What `write_predictions` returned when it last wrote here; ``None`` if it never did."""
+    done_file = out / "done.json"
+    if not done_file.is_file():
+        return None
+    return _shares(list(read_json(done_file)["scenes"].values()), classes)
+
+
 def _is_written(folder: Path, counts: dict[str, list[int]] | None) -> bool:
     """Whether a scene's predictions still lie there; images alone have no cloud among them."""
     if counts is None:

@@ -15,6 +15,7 @@ from scenelift.export import label_colors
 from scenelift.orientation import upright
 from scenelift.palette import distinct_colors
 from scenelift.predict import NetworkPair, Predictor, teacher_config
+from scenelift.progress import Progress, silent
 from scenelift.render import AZIMUTH_DEG, render_overview, viewing_azimuth_deg
 from scenelift.report import Cloud, Picture
 from scenelift.scenes import SceneSource
@@ -60,6 +61,7 @@ def gallery(
     frames: int = 4,
     scenes: int = 3,
     runs: int = 1,
+    progress: Progress = silent,
 ) -> Gallery:
     """Qualitative rows as in the paper's Figures 3 and 4, of some frames and some clouds.
 
@@ -74,21 +76,40 @@ def gallery(
         frames: number of 2D rows.
         scenes: number of 3D rows.
         runs: how many of the last predictors are runs, each with errors of its own to be shown.
+        progress: told after each scene.
     """
     found = Gallery()
-    for number, name in enumerate(names[: max(frames, scenes)]):
-        scene = source.scene(name)
-        if number < scenes and all(p.can_label(scene) for p in predictors.values()):
-            cloud, overview = _cloud(scene, source, classes, predictors, runs)
-            found.clouds.append(cloud)
-            found.overviews.append(overview)
-        share = -(-frames // min(frames, len(names)))  # one scene alone shows several of its frames
-        if len(found.images) < frames and len(scene.frames):
-            places = np.linspace(0, len(scene.frames) - 1, share + 2)[1:-1].round().astype(int)
-            chosen = sorted({int(place) for place in places})
-            rows = _frame_rows(scene, chosen, source, classes, predictors, annotations)
-            found.images.extend(list(rows)[: frames - len(found.images)])
+    chosen = names[: max(frames, scenes)]
+    with progress("pictures", len(chosen), 0) as advance:
+        for number, name in enumerate(chosen):
+            with_cloud = number < scenes
+            share = -(-frames // min(frames, len(names)))  # one scene alone shows several of its frames
+            share = min(share, frames - len(found.images))
+            _add(found, source.scene(name), source, classes, predictors, annotations, with_cloud, share, runs)
+            advance(name)
     return found
+
+
+def _add(
+    found: Gallery,
+    scene: Scene,
+    source: SceneSource,
+    classes: ClassTable,
+    predictors: Mapping[str, Predictor],
+    annotations: Annotations,
+    with_cloud: bool,
+    share: int,
+    runs: int,
+) -> None:
+    """Add a scene's cloud, if wanted, and this many of its frames."""
+    if with_cloud and all(p.can_label(scene) for p in predictors.values()):
+        cloud, overview = _cloud(scene, source, classes, predictors, runs)
+        found.clouds.append(cloud)
+        found.overviews.append(overview)
+    if share > 0 and len(scene.frames):
+        places = np.linspace(0, len(scene.frames) - 1, share + 2)[1:-1].round().astype(int)
+        chosen = sorted({int(place) for place in places})
+        found.images.extend(_frame_rows(scene, chosen, source, classes, predictors, annotations))
 
 
 def _frame_rows(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from scenelift.annotations import Annotations
+from scenelift.baselines import agreement, teacher_rows
 from scenelift.classes import ClassTable
 from scenelift.config import Config
 from scenelift.predict import NetworkPair
+from scenelift.progress import Progress, silent
 from scenelift.qualitative import gallery, predictors_of
 from scenelift.report import ReportData, ReportRow
 from scenelift.report.data import duration
+from scenelift.runfolder import RunFolder
 from scenelift.scenes import SceneSource
 from scenelift.summary import report_notes
 
@@ -25,8 +28,10 @@ def run_page(
     judged: Sequence[str],
     rows: Sequence[ReportRow],
     command: str,
+    folder: RunFolder,
+    digest: str,
+    progress: Progress = silent,
     label_shares: Mapping[str, Mapping[str, float]] | None = None,
-    alike: Mapping[str, float] | None = None,
 ) -> ReportData:
     """Everything on the page of one run.
 
@@ -38,13 +43,25 @@ def run_page(
         pair: trained networks, if it has any.
         learned: scenes it was trained on.
         judged: scenes it is judged by; the first of them are shown.
-        rows: of the table; pictures are of the last.
+        rows: of the table; pictures are of the last. The teacher's own are added where they are missing.
         command: that makes the report again.
+        folder: of the run: its predictions are there, and what was measured of the teacher's labels.
+        digest: of what those depend on.
+        progress: told of what has to be measured.
         label_shares: how often each class was given, where there is no ground truth.
-        alike: who labels alike, where there is no ground truth.
     """
-    has_truth = source.truth is not None
-    shown = gallery(source, judged, classes, predictors_of(config, annotations, pair), annotations)
+    has_truth, alike = source.truth is not None, None
+    if has_truth:
+        known = {row.role for row in rows}
+        teacher = teacher_rows(
+            source, judged, classes, config, annotations, known, folder.teacher, digest, progress
+        )
+        rows = [*teacher, *rows]
+    elif label_shares is not None and pair is not None:
+        alike, shares = agreement(judged, classes, config, annotations, folder.predictions)
+        label_shares = {**label_shares, **shares}
+    predictors = predictors_of(config, annotations, pair)
+    shown = gallery(source, judged, classes, predictors, annotations, progress=progress)
     data = config.data.source
     return ReportData(
         title=f"scenelift: {config.recipe} on {data}",
