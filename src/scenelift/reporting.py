@@ -12,10 +12,13 @@ from scenelift.predict import NetworkPair
 from scenelift.progress import Progress, silent
 from scenelift.qualitative import gallery, predictors_of
 from scenelift.report import ReportData, ReportRow
-from scenelift.report.data import duration
+from scenelift.report.data import Role, duration
 from scenelift.runfolder import RunFolder
 from scenelift.scenes import SceneSource
 from scenelift.summary import report_notes
+
+_ORDER: tuple[Role, ...] = ("teacher", "refined", "run")
+"""From the top of the table down: differences are to the first row."""
 
 
 def run_page(
@@ -50,13 +53,13 @@ def run_page(
         progress: told of what has to be measured.
         label_shares: how often each class was given, where there is no ground truth.
     """
-    has_truth, alike = source.truth is not None, None
+    has_truth, alike, shown_rows = source.truth is not None, None, list(rows)
     if has_truth:
         known = {row.role for row in rows}
         teacher = teacher_rows(
             source, judged, classes, config, annotations, known, folder.teacher, digest, progress
         )
-        rows = [*teacher, *rows]
+        shown_rows = sorted([*teacher, *rows], key=lambda row: _ORDER.index(row.role))
     elif label_shares is not None and pair is not None:
         alike, shares = agreement(judged, classes, config, annotations, folder.predictions)
         label_shares = {**label_shares, **shares}
@@ -68,7 +71,7 @@ def run_page(
         dataset=f"{data}; scenes: {len(learned)} to learn from, {len(judged)} to judge by",
         command=command,
         classes=classes,
-        rows=rows,
+        rows=shown_rows,
         pictures_2d=shown.images,
         pictures_3d=shown.overviews,
         notes=report_notes(config, has_truth, set(judged) <= set(learned)),

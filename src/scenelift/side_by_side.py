@@ -73,24 +73,25 @@ def compare_runs(
     data = figures(groups, command)
     try:
         shown = _gallery(groups, cache, device, progress)
-        more = report_note(groups)
         data = replace(
             data,
             pictures_2d=shown.images,
             pictures_3d=shown.overviews,
             clouds=shown.clouds,
-            notes=[*data.notes, *more],
         )
     except SceneLiftError as error:
         data = replace(data, notes=[*data.notes, left_out(str(error))])
     write_comparison(page, data)
 
 
-def report_note(groups: Sequence[Group]) -> list[str]:
-    """What a reader of the pictures has to know."""
-    if len(groups) <= _MOST_SHOWN:
-        return []
-    return [f"Of {len(groups)} rows the pictures show {_MOST_SHOWN}: the first and the last ones."]
+def notes(groups: Sequence[Group]) -> list[str]:
+    """What a reader of the figures and pictures has to know."""
+    found = []
+    if all(len(group.runs) == 1 for group in groups):
+        found.append("One seed each: the intervals know of scenes only, not of what another seed would give.")
+    if len(groups) > _MOST_SHOWN:
+        found.append(f"Of {len(groups)} rows the pictures show {_MOST_SHOWN}: the first and the last ones.")
+    return found
 
 
 def grouped(runs: Sequence[SavedRun]) -> list[Group]:
@@ -152,6 +153,7 @@ def figures(groups: Sequence[Group], command: str) -> ComparisonData:
         runs=rows,
         warnings=incomparable(groups),
         settings=settings(groups),
+        notes=notes(groups),
     )
 
 
@@ -259,8 +261,6 @@ def incomparable(groups: Sequence[Group]) -> list[str]:
                 f"{group.name} has seeds {_listed(group)}, {first.name} {_listed(first)}; "
                 f"differences are over the {shared} that they share."
             )
-    if len(max((group.runs for group in groups), key=len)) == 1:
-        found.append("One seed each: the intervals know of scenes only, not of what another seed would give.")
     return found
 
 

@@ -26,7 +26,7 @@ function lightOf({ rgb, count }) {
   if (!rgb) return light;
   for (let i = 0; i < count; i++) light[i] = 0.3 * rgb[3 * i] + 0.6 * rgb[3 * i + 1] + 0.1 * rgb[3 * i + 2];
   const bright = Float32Array.from(light).sort()[Math.floor(0.95 * (count - 1))] || 1;
-  return light.map((value) => 0.72 + 0.28 * Math.min(1, value / bright));
+  return light.map((value) => 0.8 + 0.2 * Math.min(1, value / bright));
 }
 
 // What can be shown of a cloud: a name, a colour for point i, and the labels by which classes are hidden.
@@ -93,7 +93,7 @@ class CloudViewer {
     this.cloud = decodeCloud(dataOf(`cloud-${number}`));
     this.layers = layersOf(this.cloud, this.colors);
     if (!this.layers.some(({ name }) => name === this.layer)) this.layer = this.cloud.own.name;
-    this.camera = new Camera(this.cloud);
+    this.camera = new Camera(this.cloud, this.aspect);
     this.painter.positions(this.cloud.positions);
     this.buildControls();
     this.tellWhat();
@@ -104,6 +104,10 @@ class CloudViewer {
     const { name, count, of, metres } = this.cloud;
     const some = count < of ? `${count.toLocaleString("en")} of ${of.toLocaleString("en")}` : count.toLocaleString("en");
     this.told.textContent = `${name}: ${some} points, ${metres.toFixed(metres < 10 ? 1 : 0)} m along its longest side. Click a point to read it.`;
+  }
+
+  get aspect() {
+    return this.canvas.clientWidth / this.canvas.clientHeight;
   }
 
   get shown() {
@@ -151,7 +155,7 @@ class CloudViewer {
   // Tells of the drawn point that is nearest to a place on the canvas, in CSS pixels.
   tellOf(x, y) {
     const { clientWidth: width, clientHeight: height } = this.canvas;
-    const matrix = this.camera.matrix(width / height);
+    const matrix = this.camera.matrix(this.aspect);
     const { positions, count } = this.cloud;
     let [best, nearest] = [-1, Infinity];
     for (let i = 0; i < count; i++) {
@@ -216,7 +220,7 @@ class CloudViewer {
       const zoom = { "+": 1.2, "=": 1.2, "-": 1 / 1.2 }[event.key];
       if (way) act(() => (event.shiftKey ? this.camera.pan(0.05 * way[0], 0.05 * way[1]) : this.camera.turn(0.12 * way[0], 0.08 * way[1])));
       else if (zoom) act(() => this.camera.zoom(zoom));
-      else if (event.key === "0") act(() => this.camera.reset(this.cloud));
+      else if (event.key === "0") act(() => this.camera.reset(this.cloud, this.aspect));
       else if (event.key === "Enter") this.tellOf(canvas.clientWidth / 2, canvas.clientHeight / 2);
       else return;
       event.preventDefault();
@@ -255,7 +259,7 @@ class CloudViewer {
           this.paint();
         }),
         make("button", { type: "button", onclick: () => {
-          this.camera.reset(this.cloud);
+          this.camera.reset(this.cloud, this.aspect);
           this.redraw();
         } }, "whole scene")));
     this.showKey();

@@ -6,13 +6,14 @@ const FAR = 20;
 
 // Orbits a target; lengths in units of the cloud's longest side, z up. Points are as `encode_cloud` writes them.
 class Camera {
-  constructor(cloud) {
-    this.reset(cloud);
+  constructor(cloud, aspect) {
+    this.reset(cloud, aspect);
   }
-  reset(cloud) {
+  // To where the whole cloud is seen, on a picture of this width over height.
+  reset(cloud, aspect) {
     const middle = [0, 1, 2].map((axis) => (cloud.low[axis] + cloud.high[axis]) / 2);
     const radius = Math.hypot(...[0, 1, 2].map((axis) => cloud.high[axis] - cloud.low[axis])) / 2 || 0.5;
-    Object.assign(this, { yaw: cloud.azimuth, pitch: 0.75, distance: 2.2 * radius, target: middle });
+    Object.assign(this, { yaw: cloud.azimuth, pitch: 0.75, distance: (2.3 * radius) / Math.min(1, aspect / 1.25), target: middle });
   }
   turn(yaw, pitch) {
     this.yaw += yaw;
@@ -76,7 +77,7 @@ void main() {
   vec2 off = gl_PointCoord - 0.5;
   float far = dot(off, off);
   if (far > 0.25) discard;
-  gl_FragColor = vec4(shown * (1.0 - 0.6 * far), 1.0);
+  gl_FragColor = vec4(shown * (1.0 - 0.45 * far), 1.0);
 }`;
 
 // Draws points on a canvas; null where there is no WebGL.

@@ -189,9 +189,10 @@ def _table(runs: Sequence[ComparedRun]) -> Markup:
         seeds = tag("td", ", ".join(map(str, run.seeds)))
         time = tag("td", duration(run.row.seconds))
         body.append(tag("tr", tag("th", run.row.recipe, scope="row"), *cells, seeds, time))
-    caption = tag("caption", "mIoU over all scenes; differences in points with their 95 % interval.")
+    words = tag("p", "mIoU over all scenes; differences in points with their 95 % interval.", class_="muted")
     head = tag("thead", tag("tr", *top), tag("tr", *below) if below else "")
-    return scroller("Runs", tag("table", caption, head, tag("tbody", *body), class_="numbers wide"))
+    table = tag("table", head, tag("tbody", *body), class_="numbers wide")
+    return join(words, scroller("Runs", table))
 
 
 def _cells(run: ComparedRun, kind: Kind, best_miou: float | None) -> Iterator[Markup]:

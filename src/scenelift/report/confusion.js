@@ -159,7 +159,7 @@ function matrixPanel(kind) {
       };
       return make("li", {}, make("button", { type: "button", class: "plain", onclick: go }, matrix.words(row, column, mode)));
     });
-    worst.replaceChildren(...(items.length ? items : [make("li", {}, "None.")]));
+    worst.replaceChildren(...(items.length ? items : [make("li", {}, "Nothing was taken for anything else.")]));
   }
   return { panel, draw };
 }

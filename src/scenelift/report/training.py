@@ -170,6 +170,7 @@ def _drawn(
     stage2: float | None,
     threshold: float | None = None,
     percentages: bool = False,
+    always_named: bool = False,
 ) -> Markup | None:
     if not lines:
         return None
@@ -178,7 +179,7 @@ def _drawn(
     names = legend(
         [line.name for line in lines], [line.color for line in lines], [line.dashed for line in lines]
     )
-    return _figure(title, names if len(lines) > 1 else "", chart)
+    return _figure(title, names if len(lines) > 1 or always_named else "", chart)
 
 
 def _shares(log: Log, key: str, title: str, stage2: float | None) -> Markup | None:
@@ -243,7 +244,7 @@ def overlaid_charts(logs: Mapping[str, Log], names: Sequence[str]) -> Markup:
             for x, y in [series(log)]
             if len(x)
         ]
-        return _drawn(lines, title, None, percentages=percentages)
+        return _drawn(lines, title, None, percentages=percentages, always_named=True)
 
     charts = [chart(title, partial(_series, key=key), key.startswith("churn")) for key, title in _OVERLAID]
     for own, _, name in NETWORKS:
