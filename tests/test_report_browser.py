@@ -302,16 +302,21 @@ def test_hostile_names_stay_text(page: Page, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_tables_and_sweeps_are_accessible_too(browser: Browser, tmp_path: Path) -> None:
+    from scenelift.sweep_results import to_html
     from scenelift.tables import TABLES, measure
     from scenelift.tables.page import render_table_page
     from table_samples import sample_outcomes, sample_setting
+    from test_sweep import noisy, plan_of, results_of
 
     table = TABLES["table2"].only(["base_clip", "wo_sct", "cns"])
     result = measure(table, sample_setting(), sample_outcomes(table))
     page = browser.new_page(viewport={"width": PHONE[0], "height": PHONE[1]})
     path = tmp_path / "table.html"
     path.write_text(render_table_page(result), encoding="utf-8")
-    page.goto(path.as_uri())
-    assert serious_findings(page) == []
-    assert not overflows(page)
+    sweep = tmp_path / "sweep.html"
+    sweep.write_text(to_html(results_of(plan_of("noise=0.5,1,2"), noisy)), encoding="utf-8")
+    for one in (path, sweep):
+        page.goto(one.as_uri())
+        assert serious_findings(page) == []
+        assert not overflows(page)
     page.close()

@@ -29,6 +29,8 @@ from scenelift.types import I64
 _MOST_SHOWN = 6
 """Runs whose pictures stand side by side; of more, the first and the last ones."""
 
+_FEW_SCENES = 6
+
 
 @dataclass(frozen=True)
 class Group:
@@ -89,6 +91,9 @@ def notes(groups: Sequence[Group]) -> list[str]:
     found = []
     if all(len(group.runs) == 1 for group in groups):
         found.append("One seed each: the intervals know of scenes only, not of what another seed would give.")
+    judged = len(_scenes(groups[0].first))
+    if 0 < judged < _FEW_SCENES:
+        found.append(f"Judged by {judged} scenes only: intervals that draw among so few are rough.")
     if len(groups) > _MOST_SHOWN:
         found.append(f"Of {len(groups)} rows the pictures show {_MOST_SHOWN}: the first and the last ones.")
     return found

@@ -13,7 +13,7 @@ class Camera {
   reset(cloud, aspect) {
     const middle = [0, 1, 2].map((axis) => (cloud.low[axis] + cloud.high[axis]) / 2);
     const radius = Math.hypot(...[0, 1, 2].map((axis) => cloud.high[axis] - cloud.low[axis])) / 2 || 0.5;
-    Object.assign(this, { yaw: cloud.azimuth, pitch: 0.75, distance: (2.3 * radius) / Math.min(1, aspect / 1.25), target: middle });
+    Object.assign(this, { yaw: cloud.azimuth, pitch: 0.75, distance: (2.6 * radius) / Math.min(1, aspect / 1.25), target: middle });
   }
   turn(yaw, pitch) {
     this.yaw += yaw;
