@@ -304,6 +304,7 @@ def test_the_command(scenelift: Command, bench: Bench, runs: Path, tmp_path: Pat
     assert f"report: {tmp_path / 'c.html'}" in ended.out
     assert "scenelift report" in (tmp_path / "c.html").read_text(encoding="utf-8")
     assert "expected the folder of a run" in scenelift("report", tmp_path).error
+    assert "expected a file, found a folder" in scenelift("report", runs / "raw", "--out", tmp_path).error
     ended = scenelift("report", runs / "raw", "--out", tmp_path / "one.html")
     assert ended.code == 0, ended.err
     assert (tmp_path / "one.html").is_file()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from scenelift.cli_options import Device, command_line
+from scenelift.errors import ConfigError
 
 
 def report(
@@ -23,6 +24,10 @@ def report(
     device: Device = "auto",
 ) -> None:
     """Rebuild a run's report from what is saved, or compare runs: differences are to the first one."""
+    if out is not None and out.is_dir():
+        raise ConfigError(
+            f"--out {out}: expected a file, found a folder; name one such as {out / 'page.html'}"
+        )
     from scenelift.progress import bars
     from scenelift.saved import open_runs, rebuild_report
     from scenelift.side_by_side import compare_runs
