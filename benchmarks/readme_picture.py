@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 from scenelift import pipeline
 from scenelift.image_files import write_jpeg
 from scenelift.options import reopen_session
+from scenelift.qualitative import gallery, predictors_of
 from scenelift.report import Picture
-from scenelift.summary import pictures
 
 GAP = 6
 HEADER = 16
@@ -42,11 +42,10 @@ def main() -> None:
     annotations = pipeline.annotate(session)
     pair = pipeline.train(session, annotations)
     names = session.names("val")
-    in_2d, in_3d = pictures(
-        session.source, names, session.classes, session.config, annotations, pair, frames=3, scenes=2
-    )
-    columns = [caption for caption, _ in in_2d[0].panels]
-    rows = [_row(picture, columns, (120, 160)) for picture in [*in_2d, *in_3d]]
+    predictors = predictors_of(session.config, annotations, pair)
+    shown = gallery(session.source, names, session.classes, predictors, annotations, frames=3, scenes=2)
+    columns = [caption for caption, _ in shown.images[0].panels]
+    rows = [_row(picture, columns, (120, 160)) for picture in [*shown.images, *shown.overviews]]
     header = Image.new("RGB", (rows[0].shape[1], HEADER), "white")
     for place, caption in enumerate(columns):
         ImageDraw.Draw(header).text((place * (160 + GAP), 2), caption, fill="black")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 
 from scenelift.classes import SCANNET20
-from scenelift.report import Picture, ReportData, ReportRow
+from scenelift.report import Cloud, Picture, ReportData, ReportRow
+from scenelift.types import IGNORE
 
 
 class Page(HTMLParser):
     """Collects what a page holds, and fails on tags that do not match."""
 
-    VOID = frozenset({"meta", "img", "br", "rect", "line", "path", "circle", "polyline"})
+    VOID = frozenset({"meta", "img", "br", "rect", "line", "path", "circle", "polyline", "input"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -40,7 +43,7 @@ class Page(HTMLParser):
         assert self.open.pop() == name
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text.append(data)
 
     def count(self, name: str, /, **attrs: str) -> int:
@@ -99,6 +102,40 @@ def sample_row(recipe: str, miou_2d: float | None, miou_3d: float | None, **chan
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def block(html: str, name: str) -> Any:
+    """The JSON of a data block of a page."""
+    (text,) = re.findall(rf'<script type="application/json" id="{name}">(.*?)</script>', html, re.DOTALL)
+    return json.loads(text)
+
+
+def sample_cloud(points: int = 3000, seed: int = 0, **changes: Any) -> Cloud:
+    """A room of 4 x 3 x 2.5 m: floor (id 1), walls (0) and a box (4) in it; labels err here and there."""
+    rng = np.random.default_rng(seed)
+    xyz = rng.random((points, 3)) * (4, 3, 2.5)
+    kind = rng.integers(0, 4, points)
+    xyz[kind == 0, 2] = 0
+    xyz[kind == 1, 0] = 0
+    xyz[kind == 2, 1] = 0
+    box = kind == 3
+    xyz[box] = xyz[box] * 0.25 + (1.5, 1, 0)
+    truth = np.where(kind == 0, 1, np.where(box, 4, 0)).astype(np.uint8)
+    wrong = rng.random(points) < 0.3
+    teacher = np.where(wrong, rng.integers(0, 6, points), truth).astype(np.uint8)
+    teacher[rng.random(points) < 0.1] = IGNORE
+    own = np.where(rng.random(points) < 0.1, 7, truth).astype(np.uint8)
+    cloud = Cloud(
+        name=f"room_{seed}",
+        points=xyz.astype(np.float32),
+        rgb=rng.integers(0, 256, (points, 3), dtype=np.uint8),
+        labels={"teacher labels": teacher, "ours": own},
+        truth=truth,
+        confidence=rng.random(points).astype(np.float32),
+        azimuth_deg=45.0,
+        still=noise(30, 40),
+    )
+    return dataclasses.replace(cloud, **changes)
 
 
 def sample_data(**changes: Any) -> ReportData:

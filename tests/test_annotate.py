@@ -578,3 +578,14 @@ class TestIndex:
         assert len(digests) == 4
         assert known.digest(["scene0"]) == copy.deepcopy(known).digest(["scene0"])
         assert replace(known, text=known.text[:3]).digest(["scene0"]) != known.digest(["scene0"])
+
+
+def test_colours_of_classes_are_no_part_of_what_is_trained_on(tmp_path: Path) -> None:
+    source, known = annotated(tmp_path)
+    assert source.truth is not None
+    teachers = FakeLabelTeacher(source.truth), FakeMaskTeacher(source.truth)
+    others = replace(CLASSES, colors=255 - CLASSES.colors)
+    names = source.names("train")
+    again = annotate(source, names, others, *teachers, PAIRING, Cache(tmp_path / "cache"))
+    assert [teacher.asked for teacher in teachers] == [[], []]
+    assert again.digest(names) == known.digest(names)

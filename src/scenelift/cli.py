@@ -18,6 +18,7 @@ from scenelift import (
     cli_data,
     cli_doctor,
     cli_plan,
+    cli_report,
     cli_sweep,
     cli_tables,
     cli_view,
@@ -77,6 +78,7 @@ app.command("table", epilog="Example: scenelift table table2 --data synthetic --
 app.command("sweep", epilog="Example: scenelift sweep noise=0,0.5,1,2 --recipes base_clip,cns --out sweep")(
     cli_sweep.sweep
 )
+app.command("report", epilog="Example: scenelift report demo/seed0 --out comparison.html")(cli_report.report)
 
 app.command("query", epilog='Example: scenelift query run --text "something to sit on" --out found')(
     cli_view.query

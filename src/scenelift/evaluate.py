@@ -69,7 +69,9 @@ VERSION = 3
 """Of the file of `save_evaluation`; 1 had no counts of single scenes, 2 no checksum."""
 
 
-def save_evaluation(path: Path, evaluation: Evaluation, digest: str, log: str) -> None:
+def save_evaluation(
+    path: Path, evaluation: Evaluation, digest: str, log: str, classes: Sequence[str]
+) -> None:
     """Write an evaluation as sealed JSON.
 
     Args:
@@ -77,8 +79,10 @@ def save_evaluation(path: Path, evaluation: Evaluation, digest: str, log: str) -
         evaluation: to be kept.
         digest: of all that it depends on.
         log: digest of the training log that goes with it.
+        classes: their names, for whoever shows it where the data are gone.
     """
-    write_sealed(path, {"version": VERSION, "digest": digest, "log": log, **evaluation.to_json()})
+    about = {"version": VERSION, "digest": digest, "log": log, "classes": list(classes)}
+    write_sealed(path, {**about, **evaluation.to_json()})
 
 
 def saved_evaluation(path: Path, digest: str | None = None) -> tuple[Evaluation, str] | None:

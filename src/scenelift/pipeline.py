@@ -39,13 +39,14 @@ from scenelift.predict import NetworkPair, Predictor
 from scenelift.predictions import write_predictions
 from scenelift.progress import Progress, silent
 from scenelift.report import ReportData, ReportRow, results_json, write_report
+from scenelift.reporting import run_page
 from scenelift.resume import resume, share_stage1
 from scenelift.runfolder import LogFile, RunFolder, digest_of
 from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
 from scenelift.shares import share_of, shared_batches, workers_of
 from scenelift.store import SceneStore
-from scenelift.summary import pictures, report_notes, report_row
+from scenelift.summary import report_row, role_of
 from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.teachers.registry import open_teachers
 from scenelift.tracking import Tracker, tracking
@@ -289,8 +290,8 @@ def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | Non
     evaluation = evaluating.evaluate(
         session.source, names, session.classes, predictor, progress=session.progress, world=session.world
     )
-    log = digest_of(folder.read_log())
-    session.world.first_does(lambda: save_evaluation(folder.evaluation, evaluation, digest, log))
+    log, classes = digest_of(folder.read_log()), session.classes.names
+    session.world.first_does(lambda: save_evaluation(folder.evaluation, evaluation, digest, log, classes))
     return evaluation
 
 
@@ -338,7 +339,8 @@ def row(session: Session, evaluation: Evaluation | None) -> ReportRow:
     """
     log = session.folder.read_log()
     seconds = sum(record["seconds"] for record in log) + (0.0 if evaluation is None else evaluation.seconds)
-    return report_row(session.config.recipe, evaluation, session.classes, seconds, log)
+    role = role_of(session.config)
+    return report_row(session.config.recipe, evaluation, session.classes, seconds, log, role)
 
 
 def predict(
@@ -370,39 +372,36 @@ def report(
     command: str,
     label_shares: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Write ``results.json`` and ``report.html``.
+    """Write ``results.json`` and ``report.html`` into ``folder``; other arguments as for `report_data`."""
+    config = session.config
+    write_json(folder.results, results_json(config.recipe, config.data.source, config.seed, rows))
+    write_report(folder.report, report_data(session, annotations, pair, rows, command, label_shares))
+
+
+def report_data(
+    session: Session,
+    annotations: Annotations,
+    pair: NetworkPair | None,
+    rows: Sequence[ReportRow],
+    command: str,
+    label_shares: Mapping[str, Mapping[str, float]] | None = None,
+) -> ReportData:
+    """Everything on a run's page, the teacher's own rows among it.
 
     Args:
         session: the run whose pictures are shown.
         annotations: of its validation scenes.
         pair: its networks, if it has any.
         rows: of the table, this run's among them.
-        folder: where to.
         command: that makes the report again.
         label_shares: what `predict` returned, where there is no ground truth to measure by.
     """
-    source, config = session.source, session.config
-    shown = session.names("val")
-    in_2d, in_3d = pictures(source, shown, session.classes, config, annotations, pair)
-    data = config.data.source
-    has_truth = source.truth is not None
-    write_json(folder.results, results_json(config.recipe, data, config.seed, rows))
-    write_report(
-        folder.report,
-        ReportData(
-            title=f"scenelift: {config.recipe} on {data}",
-            dataset=f"{data}; scenes: {len(session.names('train'))} to learn from, {len(shown)} to judge by",
-            command=command,
-            classes=session.classes,
-            rows=rows,
-            pictures_2d=in_2d,
-            pictures_3d=in_3d,
-            notes=report_notes(config, has_truth, set(shown) <= set(session.names("train"))),
-            config_yaml=config.to_yaml(),
-            has_truth=has_truth,
-            label_shares=label_shares,
-        ),
-    )
+    config, learned, judged = session.config, session.names("train"), session.names("val")
+    digest = _digest(config, annotations, judged, ("data",), "")
+    return run_page(
+        session.source, session.classes, config, annotations, pair, learned, judged,
+        rows, command, session.folder, digest, session.progress, label_shares,
+    )  # fmt: skip
 
 
 def _predictions_digest(session: Session, annotations: Annotations, pair: NetworkPair | None) -> str:

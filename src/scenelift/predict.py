@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from scenelift.annotations import Annotations
 from scenelift.batches import voxel_inputs
-from scenelift.config import Config
+from scenelift.config import Config, PredictConfig
 from scenelift.errors import DataError, RunError
 from scenelift.fusion import fused_features
 from scenelift.labels import dense_scores, refine, refine_sparse, vote_points
@@ -204,7 +204,7 @@ class Predictor:
         """The prediction of each frame, in order, with its name."""
         if not self._asks_networks:
             for name in scene.frames.names:
-                prediction = _certain(self._teacher_labels(scene.name, name))
+                prediction = _certain(self.teacher_labels(scene.name, name))
                 yield name, self._post_refine_frame(prediction, scene.name, name)
             return
         points = self._point_probabilities(scene) if self._config.predict.ensemble else None
@@ -253,7 +253,8 @@ class Predictor:
 
     # --- the teacher alone ---------------------------------------------------------------------------
 
-    def _teacher_labels(self, scene: str, frame: str) -> U8:
+    def teacher_labels(self, scene: str, frame: str) -> U8:
+        """(H, W) uint8 labels of a frame by the teacher, refined where the configuration says so."""
         labels = self._known.labels(scene, frame)
         if not self._config.refine.clip:
             return labels
@@ -266,7 +267,7 @@ class Predictor:
         labels = np.full(len(pairs), IGNORE, dtype=np.uint8)
         for index, name in enumerate(scene.frames.names):
             rows = pairs.of_frame(index)
-            labels[rows] = self._teacher_labels(scene.name, name)[row[rows], col[rows]]
+            labels[rows] = self.teacher_labels(scene.name, name)[row[rows], col[rows]]
         return self._vote(labels, pairs, len(scene.points_world))
 
     def _refined(self, labels: U8, scene: str, frame: str) -> U8:
@@ -383,6 +384,16 @@ class Predictor:
 def _unit(head: TextHead, features: Tensor) -> Tensor:
     """(n, F) features to (n, dim) float32 embeddings of unit length."""
     return F.normalize(head.embed(features).float(), dim=1)
+
+
+def teacher_config(config: Config, refined: bool) -> Config:
+    """The run's configuration, but the teacher answers: with its labels as they are, or refined by masks."""
+    return config.model_copy(
+        update={
+            "predict": PredictConfig(source="teacher"),
+            "refine": config.refine.model_copy(update={"clip": refined}),
+        }
+    )
 
 
 def _mean_rows(values: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:

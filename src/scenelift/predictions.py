@@ -82,6 +82,12 @@ def _begin(done_file: Path, digest: str, formats: Sequence[str]) -> dict[str, An
     return done
 
 
+def saved_shares(out: Path, classes: ClassTable) -> dict[str, dict[str, float]] | None:
+    """What `write_predictions` returned when it last wrote here; ``None`` if it never did."""
+    done = _read_done(out / "done.json")
+    return _shares(list(done["scenes"].values()), classes) if done.get("scenes") else None
+
+
 def _read_done(path: Path) -> dict[str, Any]:
     """What an earlier start has finished; a damaged note is as good as none."""
     if not path.is_file():

@@ -181,7 +181,7 @@ def cutaway(points_world: F32, azimuth_deg: float) -> Bool:
     low_z, high_z = np.quantile(points_world[:, 2], (0.005, 0.995))
     height = (points_world[:, 2] - low_z) / max(float(high_z - low_z), 1e-6)
     drawn = height < 0.9
-    for axis in _plan_axes(points_world[:, :2]):
+    for axis in plan_axes(points_world[:, :2]):
         towards = axis @ (math.cos(math.radians(azimuth_deg)), math.sin(math.radians(azimuth_deg)))
         if abs(towards) > 0.2:  # a wall seen edge-on hides nothing
             along = points_world[:, :2] @ (axis * np.sign(towards)).astype(np.float32)
@@ -271,7 +271,7 @@ def _edge_shade(depth_m: F32) -> F64:
     return np.maximum(np.exp(-_EDGE_STRENGTH * darkness), _EDGE_DARKEST)
 
 
-def _plan_axes(plan: F32) -> F64:
+def plan_axes(plan: F32) -> F64:
     """The two horizontal directions, (2, 2), of the smallest rectangle around a floor plan, to 3 degrees."""
     thinned = plan[:: max(1, len(plan) // 20_000)].astype(np.float64)
     angles = np.radians(np.arange(0, 90, 3))

@@ -61,6 +61,11 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def teacher(self) -> Path:
+        """Confusion matrices of the teacher's own labels."""
+        return self.path / "teacher.json"
+
+    @property
     def cost(self) -> Path:
         """The memory it took."""
         return self.path / "cost.json"

@@ -17,7 +17,7 @@ from scenelift.files import atomic_write, write_json
 from scenelift.report.charts import SERIES_COLORS, Line, XAxis, legend, line_chart
 from scenelift.report.data import KINDS, difference, finite, percent
 from scenelift.report.markup import Markup, tag
-from scenelift.report.shell import html_page
+from scenelift.report.shell import code_block, html_page, scroller
 from scenelift.runfolder import differences
 from scenelift.runs import Outcome
 from scenelift.sweep import Place, Plan, words
@@ -302,7 +302,7 @@ def to_html(results: Results) -> str:
                 tag("details", tag("summary", "Numbers"), *tables) if tables else "",
             )
         )
-    again = tag("pre", tag("code", results.command))
+    again = code_block(results.command)
     parts.append(tag("section", tag("h2", "Make it again"), again))
     return html_page(f"scenelift: sweep of {', '.join(plan.keys)}", parts)
 
@@ -313,7 +313,7 @@ def _html_table(rows: Sequence[Sequence[str]]) -> Markup:
         tag("tr", tag("th", row[0], scope="row"), *[tag("td", cell) for cell in row[1:]]) for row in rows[1:]
     ]
     table = tag("table", tag("thead", head), tag("tbody", *body), class_="numbers")
-    return tag("div", table, class_="scroll")
+    return scroller(rows[0][0], table)
 
 
 def to_markdown(results: Results) -> str:

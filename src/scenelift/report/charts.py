@@ -1,4 +1,4 @@
-"""Charts as inline SVG: bars, lines, stacked shares, heat maps.
+"""Charts as inline SVG: bars, lines, stacked shares.
 
 Drawn 400 units wide, so that letters stay readable when a telephone shows them one to one and a desktop
 half as large again. Colours are classes of the page's style sheet (``s0`` to ``s5``, ``ink``, ``grid``),
@@ -15,7 +15,7 @@ import numpy as np
 
 from scenelift.report.data import percent
 from scenelift.report.markup import Markup, tag
-from scenelift.types import F64, I64
+from scenelift.types import F64
 
 SERIES_COLORS = 6
 """How many series colours the style sheet has."""
@@ -194,51 +194,6 @@ def stacked_shares(
     return svg(_HEIGHT, label, *parts, *_stage_mark(stage2_step, x_range))
 
 
-def heat_map(names: Sequence[str], shares: F64, totals: I64, label: str) -> Markup:
-    """A confusion matrix, every row as shares of its class; cells below 0.5 % are not drawn.
-
-    Args:
-        names: C class names.
-        shares: (C, C + 1) float64 in [0, 1], row = truth, column = prediction, last = no prediction.
-        totals: (C,) int64, how many of each true class were counted.
-        label: what the chart shows, for screen readers.
-    """
-    left, top, right = 92.0, 78.0, 24.0  # names of columns lean out to the right
-    cell = (WIDTH - left - right) / shares.shape[1]
-    predicted = [*names, "no prediction"]
-    letters = f"font-size:{min(9.0, max(3.0, 0.62 * cell)):.1f}px"
-    parts = []
-    for column, name in enumerate(predicted):
-        x = left + (column + 0.62) * cell
-        turned = f"rotate(-60 {x:.2f} {top - 4:.2f})"
-        title = tag("title", name)
-        parts.append(tag("text", shorten(name, 16), title, x=x, y=top - 4, transform=turned, style=letters))
-    for row, name in enumerate(names):
-        y = top + (row + 0.68) * cell
-        title = tag("title", name)
-        anchor = {"x": left - 4, "y": y, "text_anchor": "end", "style": letters}
-        parts.append(tag("text", shorten(name, 18), title, **anchor))
-        for column in np.flatnonzero(shares[row] >= 0.005).tolist():
-            share = float(shares[row, column])
-            x, y_cell = left + column * cell, top + row * cell
-            hint = f"{name} seen as {predicted[column]}: {percent(share)} % of {int(totals[row]):,}"
-            inner = cell - 0.6
-            square = tag(
-                "rect",
-                x=x,
-                y=y_cell,
-                width=inner,
-                height=inner,
-                class_="heat",
-                fill_opacity=0.06 + 0.94 * share,
-            )
-            parts.append(tag("g", tag("title", hint), square, *_cell_text(x, y_cell, cell, share)))
-    height = top + cell * len(names) + 2
-    edge = left + cell * len(names)
-    parts.append(tag("line", x1=edge, x2=edge, y1=top, y2=height, class_="axis"))
-    return svg(height, label, *parts)
-
-
 def axis_below(
     values: Sequence[float], left: float, right: float, height: float
 ) -> tuple[float, list[Markup]]:
@@ -286,20 +241,6 @@ def _ticks_between(low: float, high: float) -> list[float]:
 def shorten(name: str, length: int) -> str:
     """``name``, cut to this many letters with an ellipsis."""
     return name if len(name) <= length else name[: length - 1] + "…"
-
-
-def _cell_text(x: float, y: float, cell: float, share: float) -> Iterator[Markup]:
-    if cell < 11 or share < 0.1:
-        return
-    yield tag(
-        "text",
-        percent(share, 0),
-        x=x + cell / 2 - 0.3,
-        y=y + 0.66 * cell,
-        text_anchor="middle",
-        class_="on-heat" if share > 0.62 else "ink",
-        style=f"font-size:{min(10.0, 0.5 * cell):.1f}px",
-    )
 
 
 def svg(height: float, label: str, *parts: Markup) -> Markup:

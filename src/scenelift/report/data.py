@@ -6,11 +6,11 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from scenelift.classes import ClassTable
 from scenelift.errors import printable
-from scenelift.types import I64, U8
+from scenelift.types import F32, I64, U8
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 KINDS: tuple[Literal["2D", "3D"], ...] = ("2D", "3D")
 """What is measured: images and points."""
+
+Role: TypeAlias = Literal["run", "teacher", "refined"]
+"""What a row stands for: a run, the teacher's labels as they are, or those refined by masks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,7 @@ class ReportRow:
         confusion_3d: the same for points.
         log: one mapping per logged step, as `cotrain` yields them; empty when nothing was trained.
         warnings: sentences on what went wrong in it, beside those that the log alone gives rise to.
+        role: a run, or what it is to be compared with.
     """
 
     recipe: str
@@ -61,6 +65,7 @@ class ReportRow:
     confusion_3d: I64 | None = None
     log: Sequence[Mapping[str, Any]] = ()
     warnings: Sequence[str] = ()
+    role: Role = "run"
 
     def on(self, kind: Literal["2D", "3D"]) -> Measured:
         """The figures on images or on points."""
@@ -87,6 +92,33 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
+class Cloud:
+    """A labelled point cloud to turn about on the page.
+
+    Attributes:
+        name: of the scene.
+        points: (N, 3) float32, metres, z up.
+        rgb: (N, 3) uint8, ``None`` where the cloud has no colours.
+        labels: (N,) uint8 class ids by caption, `IGNORE` where there is none; the last is the run's own.
+        truth: (N,) uint8 class ids, `IGNORE` where unknown; ``None`` without ground truth.
+        confidence: (N,) float32 in [0, 1] of the last labels; ``None`` where nothing says how sure it is.
+        azimuth_deg: where to stand at first, see `scenelift.render.overview_camera`.
+        still: (H, W, 3) uint8, RGB: what is shown where there is no WebGL.
+        runs: how many of the last labels are of runs; errors of each are shown.
+    """
+
+    name: str
+    points: F32
+    rgb: U8 | None
+    labels: Mapping[str, U8]
+    truth: U8 | None
+    confidence: F32 | None
+    azimuth_deg: float
+    still: U8
+    runs: int = 1
+
+
+@dataclass(frozen=True, eq=False)
 class ReportData:
     """Everything on the page.
 
@@ -102,6 +134,9 @@ class ReportData:
         config_yaml: the resolved configuration.
         has_truth: whether anything could be measured.
         label_shares: without ground truth: by network, the share of each class in its predictions.
+        facts: what was done, as (name, value).
+        clouds: to turn about.
+        agreement: without ground truth: who was compared, and the share of places labelled alike.
     """
 
     title: str
@@ -115,6 +150,9 @@ class ReportData:
     config_yaml: str = ""
     has_truth: bool = True
     label_shares: Mapping[str, Mapping[str, float]] | None = None
+    facts: Sequence[tuple[str, str]] = ()
+    clouds: Sequence[Cloud] = ()
+    agreement: Mapping[str, float] | None = None
 
 
 def finite(value: Any) -> float | None:

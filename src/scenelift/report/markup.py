@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html import escape
+from typing import Any
 
-_VOID = {"meta", "img", "br", "col", "rect", "line", "path", "circle", "polyline"}
+_VOID = {"meta", "img", "br", "col", "rect", "line", "path", "circle", "polyline", "input"}
 # What HTML forbids even as a character reference; a title may come from a file name and hold anything.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
@@ -49,3 +51,11 @@ def _attribute(key: str, value: str | float | bool) -> str:
     if isinstance(value, float):
         value = f"{value:.2f}".rstrip("0").rstrip(".")
     return f' {key}="{text(str(value))}"'
+
+
+def data_block(name: str, tree: Any) -> Markup:
+    """JSON for the page's own scripts, found by its id; no string in it can end the element."""
+    plain = json.dumps(tree, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":
+        plain = plain.replace(sign, f"\\u{ord(sign):04x}")
+    return tag("script", Markup(plain), type="application/json", id=name)

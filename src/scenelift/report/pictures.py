@@ -98,5 +98,7 @@ def _panel(image: U8, caption: str, title: str, kind: str, width: int, quality: 
         alt=f"{kind} {title}: {caption}",
         width=image.shape[1],
         height=image.shape[0],
+        loading="lazy",
+        decoding="async",
     )
     return tag("figure", shown, tag("figcaption", caption))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,7 @@ def _drawn(
     stage2: float | None,
     threshold: float | None = None,
     percentages: bool = False,
+    always_named: bool = False,
 ) -> Markup | None:
     if not lines:
         return None
@@ -191,7 +193,7 @@ def _drawn(
     names = legend(
         [line.name for line in lines], [line.color for line in lines], [line.dashed for line in lines]
     )
-    return _figure(title, names if len(lines) > 1 else "", chart)
+    return _figure(title, names if len(lines) > 1 or always_named else "", chart)
 
 
 def _shares(log: Log, key: str, title: str, stage2: float | None) -> Markup | None:
@@ -227,3 +229,38 @@ def _source_shares(value: Any) -> Iterator[tuple[float, ...]]:
 
 def _figure(title: str, names: str, chart: Markup) -> Markup:
     return tag("figure", tag("figcaption", title), names, chart)
+
+
+_OVERLAID = (
+    ("loss", "Loss"),
+    ("loss_image", "Loss on 2D labels"),
+    ("loss_points", "Loss on 3D labels"),
+    ("loss_latent", "Loss of latent consistency"),
+    ("churn_image", "Label churn in 2D"),
+    ("churn_points", "Label churn in 3D"),
+)
+
+
+def overlaid_charts(logs: Mapping[str, Log], names: Sequence[str]) -> Markup:
+    """One chart a quantity, one curve a run.
+
+    Args:
+        logs: by name of the run.
+        names: of all runs of the page: a run has the colour of its place here.
+    """
+
+    def chart(
+        title: str, series: Callable[[Log], tuple[F64, F64]], percentages: bool = False
+    ) -> Markup | None:
+        lines = [
+            Line(name, *_thinned(x, y), color=names.index(name))
+            for name, log in logs.items()
+            for x, y in [series(log)]
+            if len(x)
+        ]
+        return _drawn(lines, title, None, percentages=percentages, always_named=True)
+
+    charts = [chart(title, partial(_series, key=key), key.startswith("churn")) for key, title in _OVERLAID]
+    for own, _, name in NETWORKS:
+        charts.append(chart(f"Effective number of classes, {name}", partial(effective_series, key=own)))
+    return tag("div", *[one for one in charts if one], class_="charts")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from scenelift.report.data import best, duration, is_best, plus_minus
 from scenelift.report.dots import Dots, dot_chart
 from scenelift.report.markup import Markup, join, tag
-from scenelift.report.shell import class_numbers, html_page
+from scenelift.report.shell import class_numbers, code_block, html_page, scroller
 from scenelift.tables import wording
 from scenelift.tables.results import Cell, Check, RowResult, TableResult, Verdict
 from scenelift.tables.rows import Kind
@@ -60,7 +60,7 @@ def _main(result: TableResult) -> Markup:
         tag("tbody", *rows),
         class_="numbers wide",
     )
-    return tag("div", table, class_="scroll")
+    return scroller("Rows of the table", table)
 
 
 def _about(result: TableResult) -> Markup:
@@ -143,7 +143,7 @@ def _expectations(result: TableResult) -> Markup | None:
     ]
     head = tag("tr", *[tag("th", text, scope="col") for text in ("Expectation", *result.kinds)])
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_="numbers wide")
-    return tag("section", tag("h2", "Expectations"), tag("div", table, class_="scroll"))
+    return tag("section", tag("h2", "Expectations"), scroller("Expectations", table))
 
 
 def _verdict(check: Check | None) -> Markup:
@@ -168,6 +168,6 @@ def _classes(result: TableResult) -> Markup | None:
 
 
 def _again(result: TableResult) -> Markup:
-    command = tag("pre", tag("code", result.setting.command))
+    command = code_block(result.setting.command)
     folders = "The resolved configuration of each run is OUT/seed<N>/<recipe>/config.yaml."
     return tag("section", tag("h2", "Make it again"), command, tag("p", folders, class_="muted"))

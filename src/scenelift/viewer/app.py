@@ -18,9 +18,9 @@ import viser
 
 from scenelift.colors import distinct_colors
 from scenelift.errors import SceneLiftError
-from scenelift.evaluate import Evaluation
+from scenelift.evaluate import saved_evaluation
 from scenelift.export import overlay
-from scenelift.files import read_json, safe_name
+from scenelift.files import safe_name
 from scenelift.opened import Opened
 from scenelift.ply import encode_points
 from scenelift.query import Query, own_threshold
@@ -244,9 +244,10 @@ class Viewer:
 
     def _miou_of_run(self, kind: str) -> float | None:
         folder = self._opened.folder
-        if kind != "points" or folder is None or not folder.evaluation.is_file():
+        saved = None if kind != "points" or folder is None else saved_evaluation(folder.evaluation)
+        if saved is None:
             return None
-        miou = Evaluation.from_json(read_json(folder.evaluation)).confusion_3d.compute().miou
+        miou = saved[0].confusion_3d.compute().miou
         return None if math.isnan(miou) else miou
 
     # --- queries -------------------------------------------------------------------------------------
