@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from scenelift.config import ClipLabels, SamMasks, TeachersConfig
+from scenelift.config import ClipLabels, PythonTeacher, SamMasks, TeachersConfig
 from scenelift.errors import ConfigError
 from scenelift.scenes import TruthSource
 from scenelift.teachers import LabelTeacher, MaskTeacher
@@ -97,8 +97,15 @@ def open_teachers(
         download: may weights be fetched that are not on this machine?
 
     Raises:
-        ConfigError: a simulated teacher for a data set without ground truth.
+        ConfigError: a simulated teacher for a data set without ground truth, or a teacher that a Python
+            program makes itself.
         WeightsError: a teacher's weights or packages are missing.
     """
+    for asked in (config.labels, config.masks):
+        if isinstance(asked, PythonTeacher):
+            raise ConfigError(
+                f"teachers: {asked.name} was made by a Python program; expected both as Session.teachers, "
+                "found none; run that program again"
+            )
     labels = LABEL_TEACHERS[config.labels.kind](config.labels, truth, device, download)
     return labels, MASK_TEACHERS[config.masks.kind](config.masks, truth, device, download)
