@@ -1,4 +1,4 @@
-"""Equations of the site: ``$$ ... $$`` becomes MathML when pages are built, so that no script is needed to read it."""
+"""Equations of the site: ``$$ ... $$`` becomes MathML when pages are built: no script is needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
-_EQUATION = re.compile(r"^\$\$\n(.+?)\n\$\$(?: *\((\d)\))?$", re.MULTILINE | re.DOTALL)
+_EQUATION = re.compile(r"^\$\$\n(.+?)(?:\\tag\{(\d)\}\s*)?\n\$\$$", re.MULTILINE | re.DOTALL)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -2,8 +2,8 @@
 
     python examples/add_teacher.py OUT [KEY=VALUE ...]
 
-It is asked for pixels and for words and answers in one space, here RGB less grey. Masks come from a teacher that
-scenelift has.
+It is asked for pixels and for words and answers in one space, here RGB less grey. Masks come from a teacher
+that scenelift has.
 """
 
 from __future__ import annotations
