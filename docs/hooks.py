@@ -7,7 +7,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
-_EQUATION = re.compile(r"^\$\$\n(.+?)(?:\\tag\{(\d)\}\s*)?\n\$\$$", re.MULTILINE | re.DOTALL)
+_EQUATION = re.compile(r"^\$\$\n(.+?)(?:\\tag\{([\d, ]+)\}\s*)?\n\$\$$", re.MULTILINE | re.DOTALL)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
