@@ -1,12 +1,13 @@
 """The pictures of the site: ``python docs/make_pictures.py WORK`` makes them anew in docs/pictures.
 
 A generated room is written as a capture in the layout of 7-Scenes, checked right and with inverted poses,
-annotated, trained on and labelled. Its teachers are simulated from the room's ground truth, which only they hold:
-with CLIP and SAM the steps are the same and the labels others. WORK keeps the run, which goes on when stopped.
+annotated, trained on and labelled. Its teachers are simulated from the room's ground truth, which they alone
+hold: with CLIP and SAM the steps are the same and the labels others. What is in WORK goes on when stopped.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,10 @@ from scenelift.types import U8, FrameTruth, Scene, SceneTruth
 PICTURES = ROOT / "docs" / "pictures"
 GAP = 6
 FRAMES = 24
-STEPS = ("train.steps_per_epoch=10", "train.epochs=10", "train.switch_after=9", "train.frames_per_scene=4")
+STEPS = (
+    "train.steps_per_epoch=10", "train.epochs=7", "train.switch_after=6", "train.frames_per_scene=3",
+    "networks.points.voxel_m=0.1", "data.max_width=240",
+)  # fmt: skip
 
 
 class RoomTruth:
@@ -58,13 +62,15 @@ class RoomTruth:
 
 
 def main(work: Path) -> None:
-    """Make every picture."""
+    """Make every picture; paths in them are relative to ``work``."""
+    work.mkdir(parents=True, exist_ok=True)
+    os.chdir(work)
     rooms = SyntheticRooms(
         SyntheticData(seed=1, train_rooms=4, frames_per_room=FRAMES, width=320, height=240)
     )
     room = rooms.scene("room_0001")
     frames = [replace(frame, name=str(number)) for number, frame in enumerate(room.frames)]
-    right, wrong = work / "my_room", work / "inverted"
+    right, wrong = Path("my_room"), Path("inverted")
     if not right.is_dir():
         write_capture(right, frames, naming="7scenes")
         write_capture(wrong, frames)
@@ -81,8 +87,8 @@ def main(work: Path) -> None:
         source = Capture(config.data)
         report = check_source(source, config)
         print("\n".join(summary_lines(report)))
-        write_check(work / name.removesuffix(".jpg"), report, source, config)
-        page = Image.open(work / name.removesuffix(".jpg") / "check.jpg")
+        write_check(Path(name).with_suffix(""), report, source, config)
+        page = Image.open(Path(name).with_suffix("") / "check.jpg")
         _save(name, np.asarray(page), 1200)
 
     simulated = {
@@ -94,16 +100,16 @@ def main(work: Path) -> None:
         "teachers": simulated,
         "classes": list(rooms.classes.names),
     }
-    config = load("cns", [*STEPS, "data.max_width=320"], "capture_cpu", options)
+    config = load("cns", STEPS, "capture_cpu", options)
     assert isinstance(config.data, CaptureData)
     source = Capture(config.data)
     truth = RoomTruth(rooms, room, source.scene(source.names("train")[0]))
     teachers = SimulatedLabelTeacher(SimulatedLabels(), truth), SimulatedMaskTeacher(SimulatedMasks(), truth)
-    run = RunFolder(work / "run")
+    run = RunFolder(Path("run"))
     session = Session(config, run, run.cache, progress=bars, opened=source, teachers=teachers)
     annotations = pipeline.annotate(session)
-    write_preview(work / "preview.jpg", source, session.names("train"), session.classes, annotations, 3)
-    _save("preview.jpg", np.asarray(Image.open(work / "preview.jpg")), 1200)
+    write_preview(Path("preview.jpg"), source, session.names("train"), session.classes, annotations, 3)
+    _save("preview.jpg", np.asarray(Image.open(Path("preview.jpg"))), 1200)
     pair = pipeline.train(session, annotations)
     pipeline.predict(session, annotations, pair, run.predictions)
     (out,) = [path for path in run.predictions.iterdir() if path.is_dir()]

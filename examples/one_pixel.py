@@ -135,9 +135,8 @@ def follow(session: Session, annotations: Annotations, pair: NetworkPair, row: i
     confusion = Confusion(len(classes))
     confusion.update(answer.labels, truth.labels)
     true, scores = int(truth.labels[row, column]), confusion.compute()
-    print(
-        f"metric: it is {classes[true]}; in this frame its IoU is {scores.iou[true]:.2f}, mIoU {scores.miou:.2f}"
-    )
+    iou = f"its IoU is {scores.iou[true]:.2f}, mIoU {scores.miou:.2f}"
+    print(f"metric: it is {classes[true]}; in this frame {iou}")
 
 
 def _both(top: torch.return_types.topk) -> list[tuple[float, int]]:

@@ -149,7 +149,7 @@ SIZES = {
     "docs/data/kitti.md PATH": ("data.image_size=[36,120]",),
     "docs/data/lidar.md PATH": ("data.image_size=[48,80]",),
 }
-"""Settings that every command of a block gets beside its own, so that it takes seconds: this is all of them."""
+"""Settings that commands get beside their own, so that they take seconds: this is all of them."""
 
 TRAINS = ("annotate", "train", "fit", "plan")
 

@@ -62,7 +62,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"run": tmp_path_factory.mktemp("finished") / "run"}
 
 
-@pytest.mark.parametrize("group", _parts())
+@pytest.mark.parametrize("group", list(_parts()))
 def test_blocks_run(
     group: list[Block],
     scenelift: Command,
