@@ -53,8 +53,12 @@ class RoomTruth:
         self._names = dict(zip(captured.frames.names, room.frames.names, strict=True))
 
     def frame(self, scene: str, frame: str) -> FrameTruth | None:
-        """Labels of a frame of the capture."""
-        return self._rooms.truth.frame(self._room, self._names[frame])
+        """Labels of a frame of the capture, at the size of `STEPS`."""
+        full = self._rooms.truth.frame(self._room, self._names[frame])
+        assert full.instances is not None
+        rows, columns = (np.arange(size) * 4 // 3 for size in (180, 240))
+        at = np.ix_(rows, columns)
+        return FrameTruth(full.labels[at], full.instances[at])
 
     def scene(self, scene: str) -> SceneTruth | None:
         """The capture's cloud is fused from depth: its points are not the room's."""

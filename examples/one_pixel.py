@@ -41,7 +41,9 @@ KEYS = (
 
 
 def main(row: int = 54, column: int = 118) -> None:
-    """Train, then follow the pixel (row, column) of the first frame."""
+    """Train, then follow the pixel (row, column) of the first frame, 120 rows of 160."""
+    if not (0 <= row < 120 and 0 <= column < 160):
+        raise SystemExit(f"expected a row below 120 and a column below 160, found {row} and {column}")
     with tempfile.TemporaryDirectory() as folder:
         config = load("cns", KEYS, data="synthetic")
         session = Session(config, RunFolder(Path(folder) / "run"), Path(folder) / "cache")
@@ -96,7 +98,9 @@ def follow(session: Session, annotations: Annotations, pair: NetworkPair, row: i
     votes = torch.bincount(batch.labels[0][mask], minlength=IGNORE + 1)[: len(classes)].topk(2)
     told = ", ".join(f"{count} for {classes[i]}" for count, i in _both(votes))
     before, after = int(batch.labels[0, row, column]), int(refined[0, row, column])
-    print(f"eq. 4: mask {int(batch.mask_ids[0, row, column])} has {int(mask.sum())} pixels: {told}, ...")
+    number = int(batch.mask_ids[0, row, column])
+    covered = f"mask {number} has {int(mask.sum())} pixels: {told}, ..." if number else "no mask covers it"
+    print(f"eq. 4: {covered}")
     print(f"  label before: {classes[before]}, after: {classes[after]}")
 
     at = (batch.pair_image == 0) & (batch.pair_row == row) & (batch.pair_col == column)

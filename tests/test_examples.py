@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -121,3 +122,39 @@ def test_a_teacher_that_no_program_brings_is_one_clear_error(tmp_path: Path, whi
     with pytest.raises(ConfigError, match="mine was made by a Python program"):
         pipeline.annotate(session)
     assert not (tmp_path / "run").exists()
+
+
+# --- one pixel's journey ---------------------------------------------------------------------------------
+
+
+def test_the_method_page_shows_what_the_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    """Word by word; numbers that training has a part in may differ a little from machine to machine."""
+    import one_pixel
+
+    one_pixel.main()
+    printed = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    page = (EXAMPLES.parent / "docs" / "method.md").read_text(encoding="utf-8")
+    shown = [
+        line.strip()
+        for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert len(shown) == len(printed) == 17
+    for have, want in zip(printed, shown, strict=True):
+        assert NUMBER.sub("#", have) == NUMBER.sub("#", want)
+        trained = have.startswith(("eq. 5", "of its voxel", "eq. 7", "prediction", "metric"))
+        np.testing.assert_allclose(numbers(have), numbers(want), atol=0.15 if trained else 0.006)
+
+
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def numbers(line: str) -> list[float]:
+    return [float(text) for text in NUMBER.findall(line)]
+
+
+def test_a_pixel_outside_of_the_image_is_told() -> None:
+    import one_pixel
+
+    with pytest.raises(SystemExit, match="found 120 and 3"):
+        one_pixel.main(120, 3)
