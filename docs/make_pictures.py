@@ -28,10 +28,11 @@ from scenelift.pipeline import Session
 from scenelift.ply import decode_points
 from scenelift.preview import write_preview
 from scenelift.progress import bars
-from scenelift.recipes import load
+from scenelift.recipes import BENCH, load
 from scenelift.render import render_overview
 from scenelift.runfolder import RunFolder
 from scenelift.scenes.capture import Capture
+from scenelift.scenes.registry import open_source
 from scenelift.scenes.synthetic import SyntheticRooms
 from scenelift.teachers.simulated import SimulatedLabelTeacher, SimulatedMaskTeacher
 from scenelift.types import U8, FrameTruth, Scene, SceneTruth
@@ -69,6 +70,7 @@ def main(work: Path) -> None:
     """Make every picture; paths in them are relative to ``work``."""
     work.mkdir(parents=True, exist_ok=True)
     os.chdir(work)
+    of_rooms()
     rooms = SyntheticRooms(
         SyntheticData(seed=1, train_rooms=4, frames_per_room=FRAMES, width=320, height=240)
     )
@@ -81,7 +83,7 @@ def main(work: Path) -> None:
         edit_poses(wrong, np.linalg.inv)
     shown = [frames[i] for i in range(2, FRAMES, 6)]
     depths = [_grey(frame.depth_m) for frame in shown if frame.depth_m is not None]
-    _write("capture.jpg", [[frame.image for frame in shown], depths], 1200)
+    _write("capture.jpg", [[frame.image for frame in shown], depths], 1000)
 
     for name, folder in (("check_right.jpg", right), ("check_wrong.jpg", wrong)):
         config = load(
@@ -93,7 +95,7 @@ def main(work: Path) -> None:
         print("\n".join(summary_lines(report)))
         write_check(Path(name).with_suffix(""), report, source, config)
         page = Image.open(Path(name).with_suffix("") / "check.jpg")
-        _save(name, np.asarray(page), 1200)
+        _save(name, np.asarray(page), 1000)
 
     simulated = {
         "labels": {"kind": "python", "name": "simulated"},
@@ -108,17 +110,20 @@ def main(work: Path) -> None:
     assert isinstance(config.data, CaptureData)
     source = Capture(config.data)
     truth = RoomTruth(rooms, room, source.scene(source.names("train")[0]))
-    teachers = SimulatedLabelTeacher(SimulatedLabels(), truth), SimulatedMaskTeacher(SimulatedMasks(), truth)
+    spoiled = load("cns", (), BENCH).teachers  # the teachers of the noise bench
+    assert isinstance(spoiled.labels, SimulatedLabels)
+    assert isinstance(spoiled.masks, SimulatedMasks)
+    teachers = SimulatedLabelTeacher(spoiled.labels, truth), SimulatedMaskTeacher(spoiled.masks, truth)
     run = RunFolder(Path("run"))
     session = Session(config, run, run.cache, progress=bars, opened=source, teachers=teachers)
     annotations = pipeline.annotate(session)
     write_preview(Path("preview.jpg"), source, session.names("train"), session.classes, annotations, 3)
-    _save("preview.jpg", np.asarray(Image.open(Path("preview.jpg"))), 1200)
+    _save("preview.jpg", np.asarray(Image.open(Path("preview.jpg"))), 1000)
     pair = pipeline.train(session, annotations)
     pipeline.predict(session, annotations, pair, run.predictions)
     (out,) = [path for path in run.predictions.iterdir() if path.is_dir()]
     overlays = sorted((out / "overlays").iterdir())[2::6]
-    _write("overlays.jpg", [[np.asarray(Image.open(path).convert("RGB")) for path in overlays]], 1200)
+    _write("overlays.jpg", [[np.asarray(Image.open(path).convert("RGB")) for path in overlays]], 1000)
     points, _ = decode_points((out / "points.ply").read_bytes(), "points.ply")
     captured = source.scene(session.names("train")[0])
     labels = pipeline.Predictor(config, pair, annotations).points(captured).labels
@@ -128,7 +133,21 @@ def main(work: Path) -> None:
         render_overview(points, colors, size)
         for colors in (captured.rgb, label_colors(labels, session.classes))
     ]
-    _write("cloud.jpg", [clouds], 1200)
+    _write("cloud.jpg", [clouds], 1000)
+
+
+def of_rooms() -> None:
+    """What `check` and `annotate --preview` show of generated rooms, for the tutorial."""
+    config = load("cns", (), "synthetic")
+    source = open_source(config.data)
+    write_check(Path("rooms"), check_source(source, config), source, config)
+    _save("check_rooms.jpg", np.asarray(Image.open("rooms/check.jpg")), 1000)
+    config = load("cns", ("data.train_rooms=4", "data.val_rooms=1"), "synthetic")
+    run = RunFolder(Path("look"))
+    session = Session(config, run, run.cache, progress=bars)
+    annotations, names = pipeline.annotate(session), session.names("train", "val")
+    write_preview(run.preview, session.source, names, session.classes, annotations, 4)
+    _save("preview_rooms.jpg", np.asarray(Image.open(run.preview)), 1000)
 
 
 def _grey(depth_m: np.ndarray) -> U8:
@@ -147,7 +166,7 @@ def _write(name: str, rows: list[list[U8]], width: int) -> None:
 def _save(name: str, image: U8, width: int) -> None:
     height = round(image.shape[0] * width / image.shape[1])
     small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
-    write_jpeg(PICTURES / name, small, 82)
+    write_jpeg(PICTURES / name, small, 76)
     print(PICTURES / name)
 
 
