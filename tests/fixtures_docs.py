@@ -217,6 +217,9 @@ FOREIGN = {
 }
 """Other commands, by first word, and why they are not run."""
 
+PYTHON_NOT_RUN: dict[str, str] = {}
+"""Pages whose Python blocks are compiled only, and why."""
+
 FRESH = ("README.md", "docs/cli.md", "docs/scale.md", "docs/tables.md", "docs/index.md", "docs/data/check.md",
          "docs/teachers.md", "docs/reproduction.md", "docs/faq.md", "docs/extend.md")  # fmt: skip
 """Pages whose blocks are independent; on other pages a block finds what those before it have left."""

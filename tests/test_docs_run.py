@@ -14,6 +14,7 @@ from fixtures_docs import (
     FRESH,
     NETWORKS,
     PAGES,
+    PYTHON_NOT_RUN,
     ROOMS,
     ROOT,
     Block,
@@ -30,7 +31,8 @@ QUICK = ("README.md", "docs/data/capture.md", "docs/data/check.md")
 
 def _runs(block: Block) -> bool:
     if block.language == "python":
-        return "--8<--" not in block.text  # an example as a whole: tests/test_examples.py
+        whole = "--8<--" in block.text  # an example as a file: tests/test_examples.py
+        return not whole and block.page not in PYTHON_NOT_RUN
     return block.language == "bash" and any(
         words[0] == "scenelift" and why_not_run(words[1:]) is None for words in commands(block.text)
     )
@@ -81,8 +83,8 @@ def test_blocks_run(
             if words[0] != "scenelift" or why_not_run(words[1:]) is not None:
                 continue
             ask = tiny(words[1:], block.page, tmp_path, *teachers)
-            if words[1] in ("evaluate", "predict", "export") or words[1] == "cache":
-                _have_run(words[2 if words[1] != "cache" else 3], scenelift, finished_run["run"])
+            if words[1] in ("evaluate", "predict", "export", "query", "cache"):
+                _have_run(words[3 if words[1] == "cache" else 2], scenelift, finished_run["run"])
             parse(ask)
             ended = scenelift(*ask)
             assert ended.code == 0, f"{block.where}: {' '.join(words)}\n{ended.err[-2000:]}"
@@ -92,7 +94,7 @@ def test_blocks_run(
 
 
 def _have_run(named: str, scenelift: Command, kept: Path) -> None:
-    """The run of the finished demo-like kind at the place a command names, if nothing is there."""
+    """A finished run on generated rooms at the place that a command names, if none is there."""
     place = Path(Path(named).parts[0])
     if (place / "config.yaml").exists():
         return

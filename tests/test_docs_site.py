@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 pytest.importorskip("mkdocs", reason='the extra "docs" is not installed')
 
-READ = ("index", "tutorial", "method", "configuration", "own_capture", "api", "faq", "data/capture")
+READ = [
+    *("index", "tutorial", "method", "configuration"),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("own_capture", "api", "functions", "data/capture")
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,12 @@ def test_an_example_is_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 60
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("add_*")), ids=lambda path: path.name)
+def test_an_example_is_shown_as_it_is(path: Path) -> None:
+    shown = (EXAMPLES.parent / "docs" / "extend.md").read_text(encoding="utf-8")
+    assert f'\n--8<-- "examples/{path.name}"\n' in shown
+
+
 def test_a_data_set_from_outside_is_annotated_trained_on_and_labelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
