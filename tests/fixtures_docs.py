@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import typer.main
+from typer.main import get_command
 
+import generate
 from fixtures_capture import room_frames, write_capture
 from layouts_capture import write_seven_scenes, write_transforms
 from layouts_kitti import write_odometry
@@ -79,13 +80,7 @@ def commands(text: str) -> list[list[str]]:
 
 def known_commands() -> dict[str, Any]:
     """The commands of scenelift by full name."""
-
-    def walk(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        for name, command in group.commands.items():
-            full = f"{prefix} {name}".strip()
-            yield from walk(command, full) if hasattr(command, "commands") else [(full, command)]
-
-    return dict(walk(typer.main.get_command(app), ""))
+    return {name.removeprefix("scenelift "): command for name, command in generate.commands(get_command(app))}
 
 
 def parse(words: Sequence[str]) -> str:

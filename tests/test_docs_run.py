@@ -26,7 +26,7 @@ from fixtures_docs import (
 )
 from fixtures_scenes import save_untrained_run, tiny_source
 
-QUICK = ("README.md", "docs/data/capture.md", "docs/data/check.md")
+QUICK = ("README.md",)
 
 
 def _runs(block: Block) -> bool:

@@ -20,13 +20,8 @@ if TYPE_CHECKING:
 
 pytest.importorskip("mkdocs", reason='the extra "docs" is not installed')
 
-READ = [
-    *("index", "tutorial", "method", "configuration"),
-    *(
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in ("own_capture", "api", "functions", "data/capture")
-    ),
-]
+SLOWER = ("tutorial", "configuration", "own_capture", "api", "functions", "data/capture")
+READ = ["index", "method", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOWER)]
 
 
 @pytest.fixture(scope="module")

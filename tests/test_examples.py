@@ -133,6 +133,7 @@ def test_a_teacher_that_no_program_brings_is_one_clear_error(tmp_path: Path, whi
 # --- one pixel's journey ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_method_page_shows_what_the_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
     """Word by word; numbers that training has a part in may differ a little from machine to machine."""
     import one_pixel
