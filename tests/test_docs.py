@@ -166,6 +166,16 @@ def test_links_inside_point_at_files_and_headings() -> None:
                 assert anchor in _anchors(file), f"{_page(page)}: {target}"
 
 
+def test_every_picture_is_shown_small_and_made_by_a_script() -> None:
+    script = (ROOT / "docs" / "make_pictures.py").read_text(encoding="utf-8")
+    shown = {name for page in PAGES for name in re.findall(r"\(pictures/([\w.]+)\)", prose(page))}
+    kept = list((ROOT / "docs" / "pictures").iterdir())
+    assert {path.name for path in kept} == shown
+    for path in kept:
+        assert f'"{path.name}"' in script
+        assert path.stat().st_size < 200_000
+
+
 def _anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {
