@@ -1,6 +1,8 @@
-// Tables that scroll sideways can be reached with the keyboard; the theme wraps them after the page has loaded.
-const reach = () => {
+// What the theme leaves to mend, after it has changed the page: tables that scroll sideways are reached with the
+// keyboard, and the search has a name.
+const mend = () => {
   for (const wrap of document.querySelectorAll(".md-typeset__scrollwrap")) wrap.tabIndex = 0;
+  document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
 };
-new MutationObserver(reach).observe(document.documentElement, { childList: true, subtree: true });
-reach();
+new MutationObserver(mend).observe(document.documentElement, { childList: true, subtree: true });
+mend();
