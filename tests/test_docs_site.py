@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("mkdocs", reason='the extra "docs" is not installed')
 
-SLOWER = ("tutorial", "configuration", "own_capture", "api", "functions", "data/capture")
+SLOWER = ("tutorial", "configuration", "own_capture", "api", "data/capture")
 READ = ["index", "method", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOWER)]
 
 
