@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SIZE ?= full
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/scenelift demo --size $(SIZE) --out demo
@@ -25,6 +25,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/mask_generation.py
 	$(BIN)/python benchmarks/dense_clip.py
 
+docs: $(VENV)/.installed
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict
+
 # torch and torchvision first and together, so that pip picks a matching pair.
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,4 +38,4 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

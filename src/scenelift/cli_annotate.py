@@ -104,7 +104,7 @@ def weights(
     set_: Set = None,
     device: Device = "auto",
     download: Download = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the weights that `fit` needs on your own capture: where they are, or how to fetch them."""
     import json

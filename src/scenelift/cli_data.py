@@ -19,7 +19,7 @@ def check(
     data_recipe: Annotated[str | None, typer.Option(help="As for fit; by DATA and device if absent.")] = None,
     set_: Set = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda: chooses the recipe.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Validate data before any work; say what is wrong and how to mend it. Exit code 2 if anything is."""
     import json

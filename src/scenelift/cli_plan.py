@@ -43,7 +43,7 @@ def plan(
     device: Device = "auto",
     cache: CacheRoot = None,
     download: Download = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure every stage on a few frames; hours, bytes and what dominates for all of the data."""
     import json

@@ -22,11 +22,13 @@ from scenelift.config_data import LidarData as LidarData
 from scenelift.config_data import NuImagesData as NuImagesData
 from scenelift.config_data import NuScenesData as NuScenesData
 from scenelift.config_data import PoseConvention as PoseConvention
+from scenelift.config_data import PythonData as PythonData
 from scenelift.config_data import ScanNetData as ScanNetData
 from scenelift.config_data import SyntheticData as SyntheticData
 from scenelift.config_teachers import ClipLabels as ClipLabels
 from scenelift.config_teachers import EmbeddedLabels as EmbeddedLabels
 from scenelift.config_teachers import EmbeddedMasks as EmbeddedMasks
+from scenelift.config_teachers import PythonTeacher as PythonTeacher
 from scenelift.config_teachers import SamMasks as SamMasks
 from scenelift.config_teachers import Section as Section
 from scenelift.config_teachers import SimulatedLabels as SimulatedLabels
@@ -73,7 +75,9 @@ class RefineConfig(Section):
     """Which label sources are refined by mask voting, eq. 4."""
 
     clip: bool = True
+    """The label teacher's."""
     image: bool = True
+    """Predictions of the 2D network."""
     points: bool = True
     """[P]; the code line left the 3D predictions unrefined."""
 
@@ -85,6 +89,7 @@ class ImageNetworkConfig(Section):
     """The 2D network."""
 
     name: Literal["deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "small"] = "deeplabv3_resnet50"
+    """``small`` is for CPUs."""
     weights: str | None = None
     """Backbone weights: a local file; None = torchvision's ImageNet weights (its cache, or a download
     where that is allowed); "none" = random initialisation."""
@@ -96,6 +101,7 @@ class PointNetworkConfig(Section):
     """The 3D network."""
 
     name: Literal["minkunet34", "minkunet18", "minkunet14", "narrow"] = "minkunet34"
+    """A MinkUNet; ``narrow`` is for CPUs."""
     voxel_m: float = Field(0.05, gt=0)
     """[C] 0.05 on ScanNet, 0.1 on nuScenes."""
     inputs: Literal["rgb", "constant"] = "rgb"
@@ -108,6 +114,7 @@ class HeadConfig(Section):
     normalize: bool = False
     """Bring head(x) to unit length before the dot product (ψ is the plain dot product [P])."""
     logit_scale: float = Field(10.0, gt=0)
+    """Scores are multiplied by this."""
 
 
 class NetworksConfig(Section):
@@ -137,7 +144,9 @@ class AugmentConfig(Section):
     point_flip: float = Field(0.5, ge=0, le=1)
     """Probability of mirroring the cloud along x, and along y."""
     point_scale: tuple[float, float] = (0.95, 1.05)
+    """Factor of the cloud's size, drawn per scene."""
     point_color_jitter: float = Field(0.1, ge=0, le=1)
+    """Strength of changes of the points' colours."""
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentConfig:
@@ -153,7 +162,9 @@ class SwitchConfig(Section):
     """Eq. 6: where a network's labels come from in stage 2."""
 
     clip: float = Field(0.5, ge=0)
+    """Share of the label teacher's refined labels."""
     image: float = Field(0.25, ge=0)
+    """Share of the 2D network's refined predictions."""
     points: float = Field(0.25, ge=0)
     """Relative probabilities of the three sources [P: ½ ¼ ¼]; the ``derived`` preset is 0.2 0.4 0.4 [C]."""
     own_only: bool = False
@@ -181,6 +192,7 @@ class LatentConfig(Section):
     """Eq. 7: latent-space consistency."""
 
     weight: float = Field(1.0, ge=0)
+    """Of this loss beside the cross-entropies; 0 = none."""
     target: Literal["masks", "labels", "masks+labels"] = "masks"
     """Whose features: the mask teacher's (SAM) [P], the label teacher's (CLIP), or both."""
     features: Literal["full", "paired"] = "full"
@@ -214,6 +226,7 @@ class TrainConfig(Section):
     steps_per_epoch: int | None = Field(None, ge=1)
     """None = one pass over the scenes."""
     scenes_per_step: int = Field(2, ge=1)
+    """Scenes of a step, of all devices together."""
     frames_per_scene: int = Field(16, ge=1)
     """[P] 16 on ScanNet, 6 on nuScenes."""
     frames_factor: float = Field(1.0, gt=0)
@@ -221,14 +234,21 @@ class TrainConfig(Section):
     max_points: int | None = Field(None, ge=1)
     """Voxels kept per scene and step, a random contiguous crop; None = all."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """How weights are updated."""
     lr: float = Field(0.1, gt=0)
+    """Learning rate at the start."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Of ``sgd``."""
     weight_decay: float = Field(1e-4, ge=0)
+    """Of both optimisers."""
     clip_norm: float | None = Field(None, gt=0)
+    """Gradients longer than this are shortened to it; None = never."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate falls."""
     schedule_step: Literal["epoch", "step"] = "epoch"
     """[C] the cosine moves once an epoch; ``step`` moves it every step."""
     image_weight: float = Field(1.0, ge=0)
+    """Weight of the 2D cross-entropy, eq. 5 and 6; 0 = the 2D network is only watched."""
     points_weight: float = Field(1.0, ge=0)
     """Weights of the two cross-entropies, eq. 5 and 6."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -277,6 +297,7 @@ class Config(Section):
     recipe: str = "custom"
     """For the reader of results; no code may depend on it."""
     seed: int = Field(0, ge=0)
+    """Of initialisation, order, augmentation and the draw of label sources."""
     data: DataConfig = SyntheticData()
     classes: tuple[str, ...] | None = None
     """None = the data set's own classes."""

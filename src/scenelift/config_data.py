@@ -16,11 +16,17 @@ class SyntheticData(Section):
 
     source: Literal["synthetic"] = "synthetic"
     seed: int = Field(0, ge=0)
+    """Of the rooms."""
     train_rooms: int = Field(48, ge=1)
+    """Rooms to learn from."""
     val_rooms: int = Field(12, ge=0)
+    """Rooms to judge by."""
     frames_per_room: int = Field(8, ge=1)
+    """Frames on the walk through a room."""
     width: int = Field(160, ge=32)
+    """Of a frame, pixels."""
     height: int = Field(120, ge=32)
+    """Of a frame, pixels."""
 
 
 PoseConvention = Literal["cam_to_world", "world_to_cam", "cam_to_world_opengl", "world_to_cam_opengl"]
@@ -32,6 +38,7 @@ class CaptureData(Section):
 
     source: Literal["capture"] = "capture"
     path: str
+    """Folder of the data; DATA on the command line."""
     layout: CaptureLayout | None = None
     """How the folder is laid out; None = told from what lies in it (`scenelift.scenes.capture.layouts`)."""
     stride: int = Field(1, ge=1)
@@ -63,11 +70,13 @@ class ScanNetData(Section):
 
     source: Literal["scannet"] = "scannet"
     path: str
+    """Folder of the data; DATA on the command line."""
     frames: Literal["auto", "25k", "sens"] = "auto"
     """``25k``: scannet_frames_25k; ``sens``: straight from the scans; ``auto``: 25k where it is there."""
     sens_stride: int = Field(100, ge=1)
     """Use every n-th frame of a .sens file (the 25k frames are every 100th)."""
     labels: Literal["scannet20", "scannet200"] = "scannet20"
+    """Which classes ground truth has."""
     image_size: ImageSize | None = (240, 320)
     """Frames are resized to (height, width) [method: 320×240]; None = the colour images' own size."""
     axis_align: bool = False
@@ -79,6 +88,7 @@ class NuScenesData(Section):
 
     source: Literal["nuscenes"] = "nuscenes"
     path: str
+    """Folder of the data; DATA on the command line."""
     version: str | None = None
     """Such as v1.0-trainval; None = the one that is there."""
     split: Literal["official", "paper"] = "official"
@@ -91,9 +101,11 @@ class NuScenesData(Section):
         "CAM_BACK_LEFT",
         "CAM_FRONT_LEFT",
     )
+    """Whose images are used."""
     sweeps: int = Field(0, ge=0)
     """LiDAR sweeps before each key frame that are added to its cloud."""
     image_size: ImageSize | None = None
+    """Frames are resized to this; None = as they are."""
 
 
 class NuImagesData(Section):
@@ -101,7 +113,9 @@ class NuImagesData(Section):
 
     source: Literal["nuimages"] = "nuimages"
     path: str
+    """Folder of the data; DATA on the command line."""
     image_size: ImageSize | None = None
+    """Frames are resized to this; None = as they are."""
 
 
 class ImagesData(Section):
@@ -109,7 +123,9 @@ class ImagesData(Section):
 
     source: Literal["images"] = "images"
     path: str
+    """Folder of the data; DATA on the command line."""
     image_size: ImageSize | None = None
+    """Frames are resized to this; None = as they are."""
 
 
 class LidarData(Section):
@@ -117,9 +133,11 @@ class LidarData(Section):
 
     source: Literal["lidar"] = "lidar"
     path: str
+    """Folder of the data; DATA on the command line."""
     max_time_gap_s: float = Field(0.05, gt=0)
     """Images and clouds named by time stamp belong together when they differ by at most this."""
     image_size: ImageSize | None = None
+    """Frames are resized to this; None = as they are."""
 
 
 class KittiData(Section):
@@ -127,9 +145,19 @@ class KittiData(Section):
 
     source: Literal["kitti"] = "kitti"
     path: str
+    """Folder of the data; DATA on the command line."""
     cameras: tuple[str, ...] | None = None
     """Such as image_2, image_3 (KITTI-360: image_00, image_01); None = the left colour camera alone."""
     image_size: ImageSize | None = None
+    """Frames are resized to this; None = as they are."""
+
+
+class PythonData(Section):
+    """A data set that a Python program opens itself and gives to `Session.opened`."""
+
+    source: Literal["python"] = "python"
+    name: str
+    """For reports; another name is another run."""
 
 
 DataConfig = Annotated[
@@ -140,6 +168,7 @@ DataConfig = Annotated[
     | NuImagesData
     | ImagesData
     | LidarData
-    | KittiData,
+    | KittiData
+    | PythonData,
     Field(discriminator="source"),
 ]

@@ -46,6 +46,7 @@ class ClipLabels(Section):
     templates: tuple[str, ...] | None = None
     """Sentences with one ``{}`` for the class name; None = the method's 85."""
     precision: Precision = "auto"
+    """What the network computes in; ``auto`` = float16 on CUDA, else float32."""
 
 
 class SimulatedLabels(Section):
@@ -53,6 +54,7 @@ class SimulatedLabels(Section):
 
     kind: Literal["simulated"] = "simulated"
     seed: int = Field(0, ge=0)
+    """Of the errors."""
     dim: int = Field(64, ge=8)
     """Length of the embedding that words and pixels share."""
     tokens: int = Field(20, ge=2)
@@ -105,6 +107,7 @@ class SamMasks(Section):
     overlap: Literal["smallest_on_top", "largest_on_top"] = "smallest_on_top"
     """Which mask a pixel belongs to where several cover it [D]; the code line took the largest [C]."""
     precision: Precision = "auto"
+    """What the network computes in; ``auto`` = float16 on CUDA, else float32."""
 
 
 class SimulatedMasks(Section):
@@ -112,6 +115,7 @@ class SimulatedMasks(Section):
 
     kind: Literal["simulated"] = "simulated"
     seed: int = Field(0, ge=0)
+    """Of the errors."""
     merge: float = Field(0.3, ge=0, le=1)
     """Under-segmentation: share of instances joined to a neighbour in a view."""
     split: float = Field(0.5, ge=0, le=1)
@@ -158,10 +162,20 @@ class EmbeddedMasks(Section):
     """More channels than this are reduced to it by a fixed random projection."""
 
 
+class PythonTeacher(Section):
+    """A teacher that a Python program makes itself and gives to `Session.teachers`."""
+
+    kind: Literal["python"] = "python"
+    name: str
+    """For reports; another name is another run."""
+
+
 class TeachersConfig(Section):
     """The two frozen teachers."""
 
-    labels: Annotated[ClipLabels | SimulatedLabels | EmbeddedLabels, Field(discriminator="kind")] = (
-        ClipLabels()
-    )
-    masks: Annotated[SamMasks | SimulatedMasks | EmbeddedMasks, Field(discriminator="kind")] = SamMasks()
+    labels: Annotated[
+        ClipLabels | SimulatedLabels | EmbeddedLabels | PythonTeacher, Field(discriminator="kind")
+    ] = ClipLabels()
+    masks: Annotated[
+        SamMasks | SimulatedMasks | EmbeddedMasks | PythonTeacher, Field(discriminator="kind")
+    ] = SamMasks()

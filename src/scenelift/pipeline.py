@@ -66,7 +66,8 @@ class Session:
         cache_root: where annotations go; shared between runs.
         device: where networks compute, ``"cpu"`` or ``"cuda"``.
         progress: how progress is shown.
-        opened: the data set, when another session has opened it already.
+        opened: the data set, when another session or a program of yours has opened it already.
+        teachers: both, when a program of yours brings them.
         download: may weights be fetched that are not on this machine? No part of the configuration: a run is
             the same with and without.
         world: the processes that work on the run together, each with a session; the first writes its files.
@@ -81,6 +82,7 @@ class Session:
     opened: SceneSource | None = None
     download: bool = False
     world: World = ALONE
+    teachers: tuple[LabelTeacher, MaskTeacher] | None = None
     trackers: tuple[Tracker, ...] = ()
 
     @cached_property
@@ -142,8 +144,8 @@ def annotate(session: Session) -> Annotations:
 
 def teachers_of(session: Session) -> tuple[LabelTeacher, MaskTeacher]:
     """The teachers, loaded. Raises `WeightsError` if their weights are not there."""
-    config = session.config.teachers
-    return open_teachers(config, session.source.truth, session.device, session.download)
+    config, truth = session.config.teachers, session.source.truth
+    return session.teachers or open_teachers(config, truth, session.device, session.download)
 
 
 def annotate_scenes(

@@ -13,9 +13,11 @@ from scenelift.config import (
     LidarData,
     NuImagesData,
     NuScenesData,
+    PythonData,
     ScanNetData,
     SyntheticData,
 )
+from scenelift.errors import ConfigError
 from scenelift.scenes import SceneSource
 
 
@@ -84,5 +86,11 @@ def open_source(config: DataConfig) -> SceneSource:
 
     Raises:
         DataError: it is missing or damaged.
+        ConfigError: it is one that a Python program opens itself.
     """
+    if isinstance(config, PythonData):
+        raise ConfigError(
+            f"data: {config.name} was opened by a Python program; expected it as Session.opened, found none; "
+            "run that program again"
+        )
     return SOURCES[config.source](config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from scenelift.config import ClipLabels, SamMasks, SimulatedLabels, TeachersConfig
+from scenelift.config import ClipLabels, PythonTeacher, SamMasks, SimulatedLabels, TeachersConfig
 from scenelift.errors import ConfigError
 from scenelift.scenes import TruthSource
 from scenelift.teachers import LabelTeacher, MaskTeacher, TextEncoder
@@ -97,9 +97,11 @@ def open_teachers(
         download: may weights be fetched that are not on this machine?
 
     Raises:
-        ConfigError: a simulated teacher for a data set without ground truth.
+        ConfigError: a simulated teacher for a data set without ground truth, or a teacher that a Python
+            program makes itself.
         WeightsError: a teacher's weights or packages are missing.
     """
+    _expect_own(config.labels, config.masks)
     labels = LABEL_TEACHERS[config.labels.kind](config.labels, truth, device, download)
     return labels, MASK_TEACHERS[config.masks.kind](config.masks, truth, device, download)
 
@@ -116,10 +118,21 @@ def open_text_encoder(
         download: may weights be fetched that are not on this machine?
 
     Raises:
+        ConfigError: a Python program made the teacher.
         WeightsError: the teacher's weights or packages are missing.
     """
     if isinstance(config.labels, SimulatedLabels):
         from scenelift.teachers.simulated_words import QueryWords
 
         return QueryWords(config.labels.dim, phrases)
+    _expect_own(config.labels)
     return LABEL_TEACHERS[config.labels.kind](config.labels, None, device, download)
+
+
+def _expect_own(*asked: object) -> None:
+    for teacher in asked:
+        if isinstance(teacher, PythonTeacher):
+            raise ConfigError(
+                f"teachers: {teacher.name} was made by a Python program; expected both as Session.teachers, "
+                "found none; run that program again"
+            )
