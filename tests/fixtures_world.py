@@ -56,7 +56,7 @@ def train(
     drawn = shared_batches(store, config, share_of(config, world), 0, STEPS, 0)
     records, tensors = [], {}
     for result in cotrain(trainer, ([double(part) for part in parts] for parts in drawn)):
-        records.append({key: value for key, value in result.record().items() if key != "seconds"})
+        records.append({key: v for key, v in result.record().items() if not key.endswith("seconds")})
         if trainer.step in (1, STEPS):
             for name, parameter in networks.named_parameters():
                 if parameter.grad is not None:

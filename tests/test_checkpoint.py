@@ -43,7 +43,7 @@ def fresh(config: Config, store: SceneStore) -> Trainer:
 def advance(trainer: Trainer, store: SceneStore, until: int) -> list[dict[str, Any]]:
     records = [r.record() for r in cotrain(trainer, batches(store, trainer.config, trainer.step, until))]
     for record in records:
-        record.pop("seconds")
+        assert record.pop("wait_seconds") < record.pop("seconds")
     return records
 
 

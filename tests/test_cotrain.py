@@ -543,7 +543,7 @@ def run(store: SceneStore, config: Config) -> Iterator[tuple[dict[str, Any], dic
     )
     for result in cotrain(trainer, batches(store, config, 0, trainer.total_steps)):
         record = result.record()
-        record.pop("seconds")
+        assert record.pop("wait_seconds") < record.pop("seconds")
         yield record, parameters(trainer)
 
 

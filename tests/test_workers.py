@@ -157,7 +157,10 @@ def test_a_lost_process_costs_nothing(tmp_path: Path) -> None:
     one, two = (checkpoint.read_networks(run / "networks.safetensors")[0] for run in (whole, stopped))
     assert [key for key in one if not torch.equal(one[key], two[key])] == []
     logs = [
-        [{**json.loads(line), "seconds": 0} for line in (run / "log.jsonl").read_text().splitlines()]
+        [
+            {**json.loads(line), "seconds": 0, "wait_seconds": 0}
+            for line in (run / "log.jsonl").read_text().splitlines()
+        ]
         for run in (whole, stopped)
     ]
     assert logs[0] == logs[1]
