@@ -76,7 +76,7 @@ def save_evaluation(path: Path, evaluation: Evaluation, digest: str, log: str) -
         path: of the file.
         evaluation: to be kept.
         digest: of all that it depends on.
-        log: digest of the training log that goes with it.
+        log: digest of the training log that goes with it, times included.
     """
     write_sealed(path, {"version": VERSION, "digest": digest, "log": log, **evaluation.to_json()})
 
