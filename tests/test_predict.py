@@ -323,5 +323,5 @@ def test_a_scene_that_is_not_annotated(annotations: Annotations, scene: Scene) -
 def test_missing_cache_entries_are_told(scene: Scene, tmp_path: Path) -> None:
     _, fresh = annotated(tmp_path, num_scenes=1, frames=2)
     fresh.cache.prune(max_bytes=0)
-    with pytest.raises(Exception, match="is missing or was damaged"):
+    with pytest.raises(Exception, match="missing or damaged"):
         predictor(None, fresh, predict={"source": "teacher"}).points(scene)

@@ -78,7 +78,7 @@ def save_evaluation(
         path: of the file.
         evaluation: to be kept.
         digest: of all that it depends on.
-        log: digest of the training log that goes with it.
+        log: digest of the training log that goes with it, times included.
         classes: their names, for whoever shows it where the data are gone.
     """
     about = {"version": VERSION, "digest": digest, "log": log, "classes": list(classes)}

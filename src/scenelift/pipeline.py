@@ -287,12 +287,13 @@ def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | Non
     folder, names = session.folder, session.names("val")
     digest = _predictions_digest(session, annotations, pair)
     if (saved := saved_evaluation(folder.evaluation, digest)) is not None:
+        folder.read_log(saved[1], times=True)  # complains of damage
         return saved[0]
     predictor = Predictor(session.config, pair, annotations)
     evaluation = evaluating.evaluate(
         session.source, names, session.classes, predictor, progress=session.progress, world=session.world
     )
-    log, classes = digest_of(folder.read_log()), session.classes.names
+    log, classes = digest_of(folder.read_log(), times=True), session.classes.names
     session.world.first_does(lambda: save_evaluation(folder.evaluation, evaluation, digest, log, classes))
     return evaluation
 

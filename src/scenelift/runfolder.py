@@ -162,21 +162,24 @@ class RunFolder:
                 for half in folder.glob(".tmp??????"):  # of the safetensors library
                     with suppress(OSError):
                         half.unlink()
+            with suppress(OSError):  # of what was trained before, with that one's log
+                self.evaluation.unlink()
             yield
         finally:
             held.release()
 
-    def read_log(self, digest: str | None = None) -> list[dict[str, Any]]:
+    def read_log(self, digest: str | None = None, times: bool = False) -> list[dict[str, Any]]:
         """The log's records in order; a last line that a kill cut short is left out.
 
         Args:
             digest: of `digest_of`, as kept beside the networks; ``None`` = whatever is there.
+            times: whether it covers times too.
 
         Raises:
             RunError: a line is no record, or the records are not those of ``digest``.
         """
         records = list(self._records())
-        if digest is not None and digest_of(records) != digest:
+        if digest is not None and digest_of(records, times) != digest:
             raise self._damaged("its records are not those that were written")
         return records
 
@@ -227,7 +230,7 @@ class LogFile:
         self._path = Path(os.devnull) if path is None else path
         self._state = hashlib.blake2b(digest_size=16)
         for record in records:
-            self._state.update(_line(record).encode())
+            self._state.update(_line(_timeless(record)).encode())
 
     def __enter__(self) -> LogFile:
         try:
@@ -244,7 +247,7 @@ class LogFile:
     def add(self, record: dict[str, Any]) -> None:
         """Append a record."""
         data = _line(record).encode()
-        self._state.update(data)
+        self._state.update(_line(_timeless(record)).encode())
         try:
             while data:  # a disk that fills up may take a part
                 data = data[self._file.write(data) :]
@@ -270,12 +273,16 @@ class LogFile:
         return self._state.hexdigest()
 
 
-def digest_of(records: Iterable[dict[str, Any]]) -> str:
-    """Hex digest of the records of a log."""
+def digest_of(records: Iterable[dict[str, Any]], times: bool = False) -> str:
+    """Hex digest of the records of a log; without ``times`` the same however long the steps took."""
     state = hashlib.blake2b(digest_size=16)
     for record in records:
-        state.update(_line(record).encode())
+        state.update(_line(record if times else _timeless(record)).encode())
     return state.hexdigest()
+
+
+def _timeless(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "seconds"}
 
 
 def _line(record: dict[str, Any]) -> str:
