@@ -19,6 +19,7 @@ from scenelift import (
     cli_doctor,
     cli_plan,
     cli_report,
+    cli_results,
     cli_sweep,
     cli_tables,
     cli_view,
@@ -45,7 +46,10 @@ from scenelift.cli_options import (
     Track,
     Workers,
     command_line,
+    repeat_exactly,
+    say,
     show_table,
+    with_named,
 )
 from scenelift.errors import ConfigError, PeerError, SceneLiftError, printable
 from scenelift.workers import PEER_LOST, enter, is_watched
@@ -78,28 +82,21 @@ app.command("table", epilog="Example: scenelift table table2 --data synthetic --
 app.command("sweep", epilog="Example: scenelift sweep noise=0,0.5,1,2 --recipes base_clip,cns --out sweep")(
     cli_sweep.sweep
 )
+app.command("evaluate", epilog="Example: scenelift evaluate run")(cli_results.evaluate)
+app.command("predict", epilog="Example: scenelift predict run other_room/ --out labelled")(
+    cli_results.predict
+)
+app.command("export", epilog="Example: scenelift export run --to labelled --as ply,las,onnx")(
+    cli_results.export
+)
 app.command("report", epilog="Example: scenelift report demo/seed0 --out comparison.html")(cli_report.report)
-
 app.command("query", epilog='Example: scenelift query run --text "something to sit on" --out found')(
     cli_view.query
 )
 app.command("view", epilog="Example: scenelift view run")(cli_view.view)
 
 if TYPE_CHECKING:
-    from scenelift.world import World
-
-SetOn = Annotated[list[str] | None, typer.Option("--set", help="A key of --on's data.")]
-As = Annotated[
-    str,
-    typer.Option(
-        "--as",
-        metavar="FORMATS",
-        help="ply, png, las, laz, coco, semantickitti, nuscenes, embeddings, pixel-embeddings; "
-        "export also has onnx, torch. Several with commas.",
-    ),
-]
-RunArg = Annotated[Path, typer.Argument(help="Folder of a run, as given to --out.")]
-
+    pass
 
 SYSTEM_FAULTS = {
     errno.ENOSPC: "make room; the same command goes on from here",
@@ -164,23 +161,6 @@ def main() -> None:
         sys.exit(128 + stopped.args[0])
 
 
-def _repeat_exactly(wanted: bool) -> None:
-    if wanted:
-        from scenelift.device import repeat_exactly
-
-        repeat_exactly()
-
-
-def _with(overrides: list[str] | None, precision: str | None, workers: int | None) -> list[str]:
-    named = {"train.precision": precision, "train.workers": workers}
-    return [*(overrides or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
-
-
-def _say(world: World, text: str) -> None:
-    if world.first:
-        typer.echo(text)
-
-
 @app.callback(invoke_without_command=True)  # or --version would miss a command
 def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
@@ -211,7 +191,7 @@ def demo(
     from scenelift.files import atomic_write
     from scenelift.progress import bars
 
-    _repeat_exactly(deterministic)
+    repeat_exactly(deterministic)
     if size not in DEMO_DATA:
         raise ConfigError(f"--size: expected {' or '.join(DEMO_DATA)}, found {size!r}")
     asked = Comparison(
@@ -260,7 +240,7 @@ def train(
     """Train both networks; annotates first what is not annotated yet."""
     if (world := enter(devices, nodes, device)) is None:
         return
-    _repeat_exactly(deterministic)
+    repeat_exactly(deterministic)
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
     from scenelift.tracking import open_trackers
@@ -273,7 +253,7 @@ def train(
         data_recipe,
         classes,
         teachers,
-        _with(set_, precision, workers),
+        with_named(set_, precision, workers),
         seed,
         device,
         cache,
@@ -284,141 +264,7 @@ def train(
     session.trackers = trackers
     pipeline.check(session)
     pair = pipeline.train(session, pipeline.annotate(session))
-    _say(world, "this recipe trains nothing" if pair is None else f"networks: {session.folder.networks}")
-
-
-@app.command(epilog="Example: scenelift evaluate run")
-def evaluate(
-    run: RunArg,
-    on: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Let its networks answer for other data.")
-    ] = None,
-    set_: SetOn = None,
-    device: Device = "auto",
-    cache: CacheRoot = None,
-    download: Download = False,
-    devices: Devices = None,
-    nodes: Nodes = None,
-    deterministic: Deterministic = False,
-) -> None:
-    """Compare a run's predictions with ground truth; prints and saves mIoU and coverage."""
-    from scenelift import pipeline
-    from scenelift.options import Teachers, reopen_session, resolve_config, session_elsewhere
-
-    _repeat_exactly(deterministic)
-    if on is not None:
-        if (devices or 1) * (nodes or 1) > 1:
-            raise ConfigError("--devices, --nodes: --on DATA is evaluated on one device; leave them out")
-        from scenelift.api import TrainedRun
-        from scenelift.files import safe_name
-        from scenelift.runfolder import RunFolder
-
-        trained = TrainedRun(run, device)
-        folder = RunFolder(run / "on" / safe_name(Path(on).resolve().name))
-        target = resolve_config(on, "cns", None, None, Teachers(), set_, 0, device)
-        elsewhere = session_elsewhere(trained, target, folder, device)
-        rows = [pipeline.evaluate_elsewhere(elsewhere, trained.pair)]
-        show_table(rows)
-        typer.echo(f"results: {folder.results}")
-        return
-    if set_:
-        raise ConfigError("--set: a run's own configuration stays as it is; it goes with --on DATA")
-    if (world := enter(devices, nodes, device)) is None:
-        return
-    session = reopen_session(run, device, cache, download, world)
-    annotations = pipeline.annotate(session)
-    pair = pipeline.train(session, annotations)
-    rows = [pipeline.row(session, pipeline.evaluate(session, annotations, pair))]
-    if not world.first:
-        return
-    pipeline.report(session, annotations, pair, rows, session.folder, command_line())
-    show_table(rows)
-    typer.echo(f"report: {session.folder.report}")
-
-
-@app.command(epilog="Example: scenelift predict run other_room/ --out labelled")
-def predict(
-    run: RunArg,
-    data: Data,
-    out: Out,
-    classes: Annotated[
-        str | None,
-        typer.Option(help='Other classes than the run\'s, e.g. "chair, lamp"; nothing is trained.'),
-    ] = None,
-    none_of_these: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=0.5, metavar="SHARE", help="No label where no class fits; 0.05 is a good start."
-        ),
-    ] = None,
-    as_: As = "ply,png",
-    set_: Set = None,
-    device: Device = "auto",
-    download: Download = False,
-) -> None:
-    """Label new data with the networks of a run; no teacher is needed, but for other classes its words."""
-    from scenelift import pipeline
-    from scenelift.api import TrainedRun
-    from scenelift.formats import check_formats, parse_formats, scenes_only
-    from scenelift.options import Teachers, resolve_config, session_elsewhere
-    from scenelift.predict import Predictor
-    from scenelift.predictions import write_predictions
-    from scenelift.progress import bars
-    from scenelift.runfolder import RunFolder
-
-    formats = scenes_only(parse_formats(as_))
-    trained = TrainedRun(run, device)
-    trained.download = download
-    target = resolve_config(data, "cns", None, None, Teachers(), set_, 0, device)
-    if classes is not None or none_of_these is not None:
-        listed = None if classes is None else classes.split(",")
-        trained = trained.with_classes(listed, none_of_these, bars)
-    session = session_elsewhere(trained, target, RunFolder(out), device)
-    check_formats(formats, session.source, session.classes, session.config)
-    pipeline.check(session)
-    session.folder.claim(session.config)
-    predictor = Predictor(session.config, trained.pair, None)
-    names = session.names("train", "val")
-    digest = f"{session.config.digest()} {trained.pair.digest}"
-    place, progress = out / "predictions", session.progress
-    write_predictions(session.source, names, session.classes, predictor, digest, place, progress, formats)
-    typer.echo(f"predictions: {out / 'predictions'}")
-
-
-@app.command(epilog="Example: scenelift export run --to labelled --as ply,las,onnx")
-def export(
-    run: RunArg,
-    to: Annotated[Path, typer.Option(help="Folder for the files.")],
-    as_: As = "ply,png",
-    device: Device = "auto",
-    cache: CacheRoot = None,
-    download: Download = False,
-) -> None:
-    """Write a run's labels of its own scenes, or its networks, in the formats of other programs."""
-    from scenelift import pipeline
-    from scenelift.formats import NETWORK_FORMATS, SCENE_FORMATS, check_formats, parse_formats
-
-    names = parse_formats(as_)
-    of_scenes = [name for name in names if name in SCENE_FORMATS]
-    if of_scenes:
-        from scenelift.options import reopen_session
-
-        session = reopen_session(run, device, cache, download)
-        check_formats(of_scenes, session.source, session.classes, session.config)
-    if of_networks := [name for name in names if name in NETWORK_FORMATS]:
-        from scenelift.api import TrainedRun
-        from scenelift.progress import bars
-
-        trained = TrainedRun(run, "cpu")
-        for name in of_networks:
-            with bars(f"export {name}", 1, 0) as advance:
-                file = NETWORK_FORMATS[name](trained.pair, trained.classes, to)
-                advance("")
-            typer.echo(f"exported: {file}")
-    if of_scenes:
-        annotations = pipeline.annotate(session)
-        pipeline.predict(session, annotations, pipeline.train(session, annotations), to, of_scenes)
-        typer.echo(f"exported: {to}")
+    say(world, "this recipe trains nothing" if pair is None else f"networks: {session.folder.networks}")
 
 
 @app.command(epilog='Example: scenelift fit my_room/ --classes "wall, floor, chair" --out run')
@@ -447,7 +293,7 @@ def fit(
     """Everything on your own capture: check, annotate, train, predict, report."""
     if (world := enter(devices, nodes, device)) is None:
         return
-    _repeat_exactly(deterministic)
+    repeat_exactly(deterministic)
     from scenelift import pipeline
     from scenelift.options import Teachers, open_session
     from scenelift.tracking import open_trackers
@@ -460,7 +306,7 @@ def fit(
         data_recipe,
         classes,
         teachers,
-        _with(set_, precision, workers),
+        with_named(set_, precision, workers),
         seed,
         device,
         cache,
@@ -470,4 +316,4 @@ def fit(
     )
     session.trackers = trackers
     pipeline.fit(session, command_line())
-    _say(world, f"labels: {session.folder.predictions}\nreport: {session.folder.report}")
+    say(world, f"labels: {session.folder.predictions}\nreport: {session.folder.report}")

@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from scenelift.report import ReportRow
+    from scenelift.world import World
 
 _RECIPE = 8
 """Columns of the terminal that the recipe's name needs at least."""
@@ -53,6 +54,26 @@ Track = Annotated[
     list[str] | None,
     typer.Option(metavar="TRACKER", help="Tell of every step: tensorboard, or package.module:Class."),
 ]
+
+
+def repeat_exactly(wanted: bool) -> None:
+    """What ``--deterministic`` asks for."""
+    if wanted:
+        from scenelift import device
+
+        device.repeat_exactly()
+
+
+def with_named(overrides: list[str] | None, precision: str | None, workers: int | None) -> list[str]:
+    """What ``--set`` says, and the keys that have an option of their own."""
+    named = {"train.precision": precision, "train.workers": workers}
+    return [*(overrides or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+
+
+def say(world: World, text: str) -> None:
+    """Print, once in all processes."""
+    if world.first:
+        typer.echo(text)
 
 
 def show_table(rows: Sequence[ReportRow]) -> None:

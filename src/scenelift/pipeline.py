@@ -6,7 +6,6 @@ finished and does the rest, so every one may be called alone, again, or after a 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from scenelift.classes import ClassTable
 from scenelift.collapse import Monitor
 from scenelift.config import Config
 from scenelift.cotrain import Trainer, cotrain
+from scenelift.dependence import ANSWERS, STAGE1, TRAINING, depends_on
 from scenelift.errors import ConfigError
 from scenelift.evaluate import Evaluation, save_evaluation, saved_evaluation
 from scenelift.files import write_json
@@ -204,7 +204,7 @@ def train(session: Session, annotations: Annotations) -> NetworkPair | None:
     text = torch.from_numpy(annotations.text)
     networks = Networks(config.networks, config.latent, text.shape[1], target_dim, config.seed)
     start = checkpoint.fingerprint(networks.state_dict())
-    digest = _digest(config, annotations, store.names, TRAINING, start)
+    digest = depends_on(config, TRAINING, annotations, store.names, start)
     if folder.networks.is_file():
         state, _, about = checkpoint.read_networks(folder.networks)
         if about["digest"] == digest:
@@ -260,25 +260,9 @@ def _learn(
     return knows_points, kept
 
 
-STAGE1 = ("seed", "data", "networks", "augment", "train", "latent", "distill", "refine.clip")
-"""What stage 1 depends on, beside the annotations."""
-TRAINING = (*STAGE1, "refine", "switch")
-"""What trained networks depend on, beside the annotations."""
-
-
-def _digest(
-    config: Config, annotations: Annotations, names: tuple[str, ...], sections: tuple[str, ...], start: str
-) -> str:
-    """What a result depends on: these sections, these scenes as annotated, the networks at the start."""
-    state = hashlib.blake2b(config.digest(*sections).encode(), digest_size=16)
-    state.update(annotations.digest(names).encode())
-    state.update(start.encode())
-    return state.hexdigest()
-
-
 def stage1_key(session: Session, annotations: Annotations, start: str) -> Key:
     """Where the cache holds the end of stage 1; ``start`` is the fingerprint of the untrained networks."""
-    of = _digest(session.config, annotations, session.names("train"), STAGE1, start)
+    of = depends_on(session.config, STAGE1, annotations, session.names("train"), start)
     return cache_key("stage1", of=of)
 
 
@@ -400,7 +384,7 @@ def report_data(
         label_shares: what `predict` returned, where there is no ground truth to measure by.
     """
     config, learned, judged = session.config, session.names("train"), session.names("val")
-    digest = _digest(config, annotations, judged, ("data",), "")
+    digest = depends_on(config, ("data",), annotations, judged, "")
     return run_page(
         session.source, session.classes, config, annotations, pair, learned, judged,
         rows, command, session.folder, digest, session.progress, label_shares,
@@ -410,4 +394,4 @@ def report_data(
 def _predictions_digest(session: Session, annotations: Annotations, pair: NetworkPair | None) -> str:
     """What the predictions of the validation scenes depend on."""
     start = "" if pair is None else pair.digest
-    return _digest(session.config, annotations, session.names("val"), ("data", "refine", "predict"), start)
+    return depends_on(session.config, ANSWERS, annotations, session.names("val"), start)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from scenelift import pipeline
 from scenelift.annotations import Annotations
 from scenelift.config import Config
+from scenelift.dependence import STAGE1, TRAINING
 from scenelift.errors import ConfigError, DataError, RunError, SceneLiftError
 from scenelift.evaluate import Evaluation, saved_evaluation
 from scenelift.files import atomic_write, read_sealed, write_sealed
@@ -234,14 +235,14 @@ class _Queue:
         return None
 
     def _has_to_wait(self, run: Run) -> bool:
-        if self._same(run, self.active, pipeline.TRAINING):
+        if self._same(run, self.active, TRAINING):
             return True
-        shared = pipeline.STAGE1
+        shared = STAGE1
         return bool(self._same(run, self.active, shared)) and not self._same(run, self.done, shared)
 
     def twin(self, run: Run) -> RunFolder | None:
         """Of a finished run that trained the same networks."""
-        same = self._same(run, self.done, pipeline.TRAINING) if run.trains() else []
+        same = self._same(run, self.done, TRAINING) if run.trains() else []
         return same[0].folder if same else None
 
     @staticmethod
