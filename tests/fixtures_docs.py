@@ -211,6 +211,11 @@ FOREIGN = {
     "make": "its targets are what continuous integration runs",
     "torchrun": "two hosts; what it starts is parsed",
     "srun": "a cluster; what it starts is parsed",
+    "cd": "a folder that a command which is parsed only would have made",
+    "zip": "the same",
+    "rerun": "a viewer that is no dependency",
+    "tensorboard": "serves until it is stopped",
+    "nice": "of benchmarks",
     "wait": "commands run one after the other here",
     "mkdocs": "tests/test_docs_site.py builds the site",
     "python": "examples: tests/test_examples.py; benchmarks: that file and options exist is checked",
@@ -227,7 +232,8 @@ PYTHON_NOT_RUN = {
 
 FRESH = ("README.md", "docs/cli.md", "docs/scale.md", "docs/tables.md", "docs/index.md", "docs/data/check.md",
          "docs/teachers.md", "docs/reproduction.md", "docs/faq.md", "docs/extend.md", "docs/export.md",
-         "docs/tracking.md", "docs/doctor.md", "docs/viewer.md", "docs/query.md", "docs/reliability.md")  # fmt: skip
+         "docs/tracking.md", "docs/doctor.md", "docs/viewer.md", "docs/query.md", "docs/reliability.md",
+)  # fmt: skip
 """Pages whose blocks are independent; on other pages a block finds what those before it have left."""
 
 

@@ -31,6 +31,7 @@ def test_public_names_are_documented(path: Path) -> None:
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
+@pytest.mark.slow  # a minute; the contracts of import-linter forbid circles between modules already
 def test_every_module_can_be_imported_first() -> None:
     """A circle of imports shows only to whoever enters it at the wrong place."""
     names = [

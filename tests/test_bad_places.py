@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -170,7 +171,7 @@ def test_what_the_system_refuses_is_one_line_wherever_it_shows(
         raise OSError(number, os.strerror(number), "some\x1b[31m/file")
 
     monkeypatch.setattr("scenelift.pipeline.check", fail)
-    monkeypatch.setattr("scenelift.options.open_session", lambda *args: None)
+    monkeypatch.setattr("scenelift.options.open_session", lambda *args: SimpleNamespace())
     error = scenelift("train", "synthetic", "--out", tmp_path / "run").error
     assert os.strerror(number) in error
     assert "\x1b" not in error
@@ -183,7 +184,7 @@ def test_other_faults_of_the_system_are_bugs_of_ours(
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     monkeypatch.setattr("scenelift.pipeline.check", fail)
-    monkeypatch.setattr("scenelift.options.open_session", lambda *args: None)
+    monkeypatch.setattr("scenelift.options.open_session", lambda *args: SimpleNamespace())
     with pytest.raises(OSError, match="Invalid argument"):
         scenelift("train", "synthetic", "--out", tmp_path / "run")
 

@@ -76,7 +76,7 @@ def test_progress_names_the_recipe(bench: Bench, asked: Comparison) -> None:
         return silent(what, total, done)
 
     compare(replace(asked, recipes=("wo_cns",), overrides=TINY[4:]), 0, progress)  # type: ignore[arg-type]
-    assert told == ["wo_cns: annotate", "wo_cns: evaluate"]
+    assert told == ["wo_cns: annotate", "wo_cns: evaluate", "wo_cns: evaluate", "wo_cns: pictures"]
     assert bench.steps == 0
 
 

@@ -563,6 +563,16 @@ def test_two_runs_are_bit_equal_and_the_callers_generator_is_untouched(store: Sc
     assert other["loss"] != first[0][0]["loss"]
 
 
+def test_balanced_labels_train_otherwise_once_there_are_shares(store: SceneStore) -> None:
+    own, longer = {"clip": 0.0, "image": 1.0, "points": 1.0}, {"epochs": 6, "switch_after": 2}
+    plain = [record["loss"] for record, _ in run(store, tiny_config(switch=own, train=longer))]
+    settings = tiny_config(switch={**own, "balance": 1.0}, train=longer)
+    balanced = [(record["loss"], record["stage"]) for record, _ in run(store, settings)]
+    first = [stage for _, stage in balanced].index(2)
+    assert [loss for loss, _ in balanced[: first + 1]] == plain[: first + 1]
+    assert [loss for loss, _ in balanced] != plain
+
+
 def test_dropout_depends_on_seed_and_step_alone() -> None:
     config = tiny_config(
         networks={"image": {"name": "deeplabv3_mobilenet_v3_large", "weights": "none"}},

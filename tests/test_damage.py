@@ -69,7 +69,9 @@ def work(bench: Bench, root: Path) -> dict[str, Any]:
     return {
         "networks": checkpoint.fingerprint(networks),
         "row": {key: value for key, value in row.items() if key != "seconds"},
-        "log": [{k: v for k, v in record.items() if k != "seconds"} for record in folder.read_log()],
+        "log": [
+            {k: v for k, v in record.items() if not k.endswith("seconds")} for record in folder.read_log()
+        ],
         "predictions": {str(path.relative_to(root)): path.read_bytes() for path in files},
     }
 

@@ -211,7 +211,7 @@ def test_only_the_distance_is_minimised_where_the_others_have_no_weight(store: S
 def test_embeddings_move_towards_the_teachers(store: SceneStore) -> None:
     settings = config(train={"epochs": 1, "switch_after": 1, "scenes_per_step": 1, "lr": 0.01})
     trainer = trainer_of(settings, steps=10)
-    results = list(cotrain(trainer, batches(store, settings, 0, 10, ahead=0)))
+    results = list(cotrain(trainer, batches(store, settings, 0, 10)))
     losses = [result.loss_distill for result in results]
     assert losses[0] is not None
     assert losses[-1] is not None

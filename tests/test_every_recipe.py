@@ -258,7 +258,7 @@ WHAT_TELLS_IT: dict[str, Callable[[Ran], bool]] = {
     "openscene_ensemble": is_fusion_and_networks,
     "clip2scene": lambda r: learns(r, *OWN, set(), LABEL_DIM) and not moved_map(r),
     "cns": lambda r: learns(r, ALL, ALL, ALL, MASK_DIM) and draws_by(r.config) == "step" and not moved_map(r),
-    "cns_balanced": lambda r: learns(r, ALL, ALL, ALL, MASK_DIM) and changed(r, "cns"),
+    "cns_balanced": lambda r: learns(r, ALL, ALL, ALL, MASK_DIM) and r.config.switch.balance == 0.75,
     # Table 2
     "wo_cns": lambda r: teacher_alone(r, True),
     "base_clip": lambda r: learns(r, CLIP, CLIP, set(), 0),

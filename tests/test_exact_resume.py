@@ -41,7 +41,9 @@ def test_runs_repeat(whole: tuple[dict[str, Any], Ended], tmp_path: Path) -> Non
     compare(outcome(tmp_path), whole[0], whole[1])
 
 
-@pytest.mark.parametrize("share", [0.2, 0.77, 0.9])
+@pytest.mark.parametrize(
+    "share", [pytest.param(0.2, marks=pytest.mark.slow), 0.77, pytest.param(0.9, marks=pytest.mark.slow)]
+)
 def test_killed_once(whole: tuple[dict[str, Any], Ended], tmp_path: Path, share: float) -> None:
     killed = start(tmp_path, die_at=int(share * whole[1].moments))
     assert killed.code == -9
@@ -49,6 +51,7 @@ def test_killed_once(whole: tuple[dict[str, Any], Ended], tmp_path: Path, share:
     compare(outcome(tmp_path), whole[0], killed)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(whole: tuple[dict[str, Any], Ended], tmp_path: Path) -> None:
     """Every start lives a fifth of the moments; together they finish."""
     starts = 0

@@ -19,6 +19,15 @@ METHODS = [name for group in recipes.METHODS for name in recipe_names(group)]
 TELLERS = {
     *("compare.py", "runs.py", "summary.py", "pipeline.py", "report", "recipes"),
     *("tables", "sweep.py", "sweep_results.py", "cli.py", "cli_annotate.py", "cli_data.py", "cli_plan.py"),
+    *(
+        "cli_doctor.py",
+        "cli_options.py",
+        "cli_results.py",
+        "opened.py",
+        "reporting.py",
+        "saved.py",
+        "side_by_side.py",
+    ),
 }
 """What chooses recipes or names them in results."""
 ATTENTION = {"config_teachers.py", "clip_dense.py", "clip.py"}

@@ -17,6 +17,7 @@ from fixtures_cli import Command
 from scenelift import checkpoint, pipeline
 from scenelift.config import Config
 from scenelift.errors import ConfigError
+from scenelift.files import read_json
 from scenelift.runfolder import RunFolder
 from scenelift.tracking import TensorBoard, open_trackers
 
@@ -83,7 +84,7 @@ def test_a_tracker_hears_everything_and_changes_nothing(bench: Bench) -> None:
     plain = bench.session("plain", "cache2")
     pipeline.fit(plain, "fit")
     log = session.folder.read_log()
-    row = pipeline.read_json(session.folder.results)["rows"][0]
+    row = read_json(session.folder.results)["rows"][0]
     heard = [json.loads(json.dumps(item)) if isinstance(item, dict) else item for item in fake.heard]
     assert heard == [
         ("start", "tiny", "tracked"), *log, "close",
@@ -152,7 +153,7 @@ def test_tensorboard_reads_back_every_step(bench: Bench) -> None:
     assert [value for _, value in found["source_image/clip"]] == pytest.approx(shares)
     assert "step" not in found
     assert "classes_image" not in found
-    row = pipeline.read_json(session.folder.results)["rows"][0]
+    row = read_json(session.folder.results)["rows"][0]
     assert found["result/miou_2d"] == [(4, pytest.approx(row["miou_2d"]))]
     # the result is told again, and counts once
     pipeline.fit(session, "fit")

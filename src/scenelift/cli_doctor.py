@@ -23,7 +23,7 @@ def doctor(
     sam: Sam = None,
     device: Device = "auto",
     measure: Annotated[bool, typer.Option(help="Measure for about 4 s how fast this machine is.")] = True,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look at the installation: versions, devices, weights, extras, disks, known traps, speed.
 

@@ -81,7 +81,8 @@ class Collapse:
         before = "" if self.before is None else f" (it had {self.before:.1f} at the end of stage 1)"
         return (
             f"label collapse since step {self.since}: {says}{before}. "
-            "Keep more of the teacher's labels (switch.clip), or switch later (train.switch_after)."
+            "Balance the labels that networks give (switch.balance=0.75), or keep more of the teacher's "
+            "(switch.clip)."
         )
 
 

@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,7 +143,7 @@ def _look_at_torch(found: Diagnosis) -> None:
         if found.versions.get(name) is None:
             continue
         try:
-            __import__(name)
+            import_module(name)
         except Exception as error:  # whatever a broken library raises
             found.add(
                 "broken", f"{name} cannot be imported ({type(error).__name__}: {one_line(error)})", pair

@@ -282,7 +282,7 @@ def digest_of(records: Iterable[dict[str, Any]], times: bool = False) -> str:
 
 
 def _timeless(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key != "seconds"}
+    return {key: value for key, value in record.items() if not key.endswith("seconds")}
 
 
 def _line(record: dict[str, Any]) -> str:
