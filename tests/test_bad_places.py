@@ -77,6 +77,7 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_again_and_again(
     bench: Bench, scenelift: Command, recipe: Path, disk: Disk, tmp_path: Path
 ) -> None:

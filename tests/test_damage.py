@@ -137,7 +137,7 @@ chosen = {
 }
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(**chosen)
 def test_any_damage(
     masters: Masters, tmp_path_factory: pytest.TempPathFactory, mode: str, pick: float, kind: str, seed: int

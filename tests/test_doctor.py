@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import importlib
 import json
 import os
 import re
@@ -73,14 +73,12 @@ def test_missing_and_old_packages_break(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_torch_that_cannot_be_imported_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def broken(name: str, *args: Any) -> Any:
+    def broken(name: str) -> Any:
         if name == "torchvision":
             raise RuntimeError("operator torchvision::nms does not exist")
-        return real(name, *args)
+        return importlib.import_module(name)
 
-    monkeypatch.setattr(builtins, "__import__", broken)
+    monkeypatch.setattr("scenelift.doctor.import_module", broken)
     (line,) = said(diagnose({}), "broken")
     assert "torchvision cannot be imported (RuntimeError: operator torchvision::nms does not exist)" in line
     assert "pip install --force-reinstall torch torchvision" in line
