@@ -198,6 +198,7 @@ NOT_RUN = (
     (" --devices ", "starts processes: tests/test_workers.py"),
     ("view ", "serves until it is stopped: tests/test_viewer.py"),
     ("query ", "needs a trained run: tests/test_query.py"),
+    ("predict RUN sequences_11_to_21", "needs a run on KITTI: tests/formats/test_submissions.py"),
     ("predict run other_room/ --classes", "needs a trained run: tests/test_open_classes.py"),
     ("export ", "needs a trained run: tests/test_cli_exports.py"),
     ("report ", "needs finished runs: tests/test_saved_runs.py"),

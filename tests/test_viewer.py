@@ -58,7 +58,6 @@ def _drawn(pixels: np.ndarray) -> float:
     return float((np.abs(pixels - pixels[0, 0]).max(-1) > 8).mean())
 
 
-@pytest.mark.slow
 def test_the_page_draws_the_cloud_and_does_what_it_is_told(viewer: Viewer, page, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     asked: list[str] = []
     page.set_default_timeout(1000 * PATIENCE_S)
