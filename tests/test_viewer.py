@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from plyfile import PlyData
 
-from fixtures_browser import PHONE, browser, overflows, page
-from fixtures_cli import Command, scenelift
+from fixtures_browser import PHONE, overflows
+from fixtures_cli import Command
 from fixtures_open import room_run
 from scenelift.errors import ConfigError
 from scenelift.opened import open_run
@@ -22,8 +22,6 @@ from scenelift.viewer import require_viser
 
 viser = pytest.importorskip("viser", reason="needs the extra viewer")
 from scenelift.viewer.app import Viewer  # noqa: E402
-
-__all__ = ["browser", "page", "scenelift"]
 
 WINDOW = {"width": 760, "height": 480}
 SCENE = {"x": 120, "y": 160, "width": 300, "height": 310}
