@@ -165,7 +165,7 @@ def test_each_file_that_is_read_by_itself(masters: Masters, tmp_path: Path, kind
         if like == run.networks:
             return checkpoint.read_networks(path)[2]
         saved = saved_evaluation(path)
-        return None if saved is None else saved[1]
+        return None if saved is None else saved.log
 
     file, rng = tmp_path / "file", random.Random(0)
     whole = {path: read(path, path) for path in (run.config, run.evaluation, run.networks)}

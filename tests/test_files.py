@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from scenelift import image_files
+from scenelift import files, image_files
 from scenelift.errors import DataError, OutputError
 from scenelift.files import (
     atomic_path,
@@ -395,3 +395,17 @@ def test_safe_names_stay_readable(tmp_path):
     for text in ("x" * 1000, "\u4e2d" * 1000, "a\x00b", "\udc80"):
         atomic_write(tmp_path / (safe_name(text) + ".safetensors"), json.dumps(text).encode())
     assert len(names(tmp_path)) == 4
+
+
+def test_a_note_that_is_damaged_counts_as_none_and_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "note.json"
+    assert files.read_note(path, "it is made again") == {}
+    files.write_sealed(path, {"digest": "d", "iou": 0.3})
+    assert files.read_note(path, "it is made again") == {"digest": "d", "iou": 0.3}
+    assert not caplog.records
+    path.write_text(path.read_text().replace("0.3", "0.4"))
+    assert files.read_note(path, "it is made again") == {}
+    assert "it is made again" in caplog.text
+    assert str(path) in caplog.text

@@ -151,3 +151,11 @@ class TestPrediction:
         labels = np.array([[0, IGNORE], [3, 1]], dtype=np.uint8)
         assert Prediction(labels, zeros("float32", 2, 2)).coverage == 0.75
         assert Prediction(zeros("uint8", 0), zeros("float32", 0)).coverage == 0.0
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "expected"), [(0, 3, []), (3, 0, []), (3, 5, [0, 1, 2]), (9, 3, [0, 4, 8]), (5, 1, [0])]
+)
+def test_frames_are_spread_evenly(count: int, most: int, expected: list[int]) -> None:
+    frames = Frames([str(number) for number in range(count)], lambda name: pytest.fail(f"read {name}"))
+    assert frames.evenly(most) == expected

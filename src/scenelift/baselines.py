@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from scenelift.annotations import Annotations
 from scenelift.classes import ClassTable
 from scenelift.config import Config
 from scenelift.evaluate import Evaluation, evaluate
-from scenelift.files import read_bytes, read_json, safe_name, write_json
+from scenelift.files import read_bytes, read_note, safe_name, write_sealed
 from scenelift.ply import decode_scalars
 from scenelift.predict import Predictor, teacher_config
 from scenelift.progress import Progress, silent
@@ -53,7 +53,7 @@ def teacher_rows(
         digest: of what they depend on.
         progress: told after each scene.
     """
-    tree: dict[str, Any] = read_json(file) if file.is_file() else {}
+    tree = read_note(file, "the teacher's rows are measured again")
     if (tree.get("digest"), tree.get("version")) != (digest, _VERSION):
         tree = {"version": _VERSION, "digest": digest}
     rows = []
@@ -63,7 +63,7 @@ def teacher_rows(
         if role not in tree:
             teacher = Predictor(teacher_config(config, refined=role == "refined"), None, annotations)
             tree[role] = evaluate(source, names, classes, teacher, progress=progress).to_json()
-            write_json(file, tree)
+            write_sealed(file, tree)
         found = Evaluation.from_json(tree[role])
         rows.append(report_row(name, found, classes, found.seconds, [], role))
     return rows

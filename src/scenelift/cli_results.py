@@ -52,7 +52,8 @@ def evaluate(
 ) -> None:
     """Compare a run's predictions with ground truth; prints and saves mIoU and coverage."""
     from scenelift import pipeline
-    from scenelift.options import Teachers, reopen_session, resolve_config, session_elsewhere
+    from scenelift.opened import config_of_data
+    from scenelift.options import reopen_session, session_elsewhere
 
     repeat_exactly(deterministic)
     if on is not None:
@@ -64,7 +65,7 @@ def evaluate(
 
         trained = TrainedRun(run, device)
         folder = RunFolder(run / "on" / safe_name(Path(on).resolve().name))
-        target = resolve_config(on, "cns", None, None, Teachers(), set_, 0, device)
+        target = config_of_data(on, set_, device)
         elsewhere = session_elsewhere(trained, target, folder, device)
         rows = [pipeline.evaluate_elsewhere(elsewhere, trained.pair)]
         show_table(rows)
@@ -108,7 +109,8 @@ def predict(
     from scenelift import pipeline
     from scenelift.api import TrainedRun
     from scenelift.formats import check_formats, parse_formats, scenes_only
-    from scenelift.options import Teachers, resolve_config, session_elsewhere
+    from scenelift.opened import config_of_data
+    from scenelift.options import session_elsewhere
     from scenelift.predict import Predictor
     from scenelift.predictions import write_predictions
     from scenelift.progress import bars
@@ -117,7 +119,7 @@ def predict(
     formats = scenes_only(parse_formats(as_))
     trained = TrainedRun(run, device)
     trained.download = download
-    target = resolve_config(data, "cns", None, None, Teachers(), set_, 0, device)
+    target = config_of_data(data, set_, device)
     if classes is not None or none_of_these is not None:
         listed = None if classes is None else classes.split(",")
         trained = trained.with_classes(listed, none_of_these, bars)

@@ -106,14 +106,14 @@ def view(
     download: Download = False,
 ) -> None:
     """Look at a run's or a data set's scenes in the browser: labels, errors, cameras, queries."""
-    from scenelift.opened import is_run, open_data, open_run
+    from scenelift.opened import is_run, open_data, open_run, runs_below
     from scenelift.viewer import PALETTES, require_viser, serve
 
     require_viser()
     if palette not in PALETTES:
         raise ConfigError(f"--palette: expected {' or '.join(PALETTES)}, found {palette!r}")
     path = Path(run_or_data)
-    if run_or_data == "synthetic" or not (is_run(path) or holds_runs(path)):
+    if run_or_data == "synthetic" or not (is_run(path) or runs_below(path)):
         opened = open_data(run_or_data, device, set_)
     else:
         opened = open_run(path, device, cache, None, set_, download)
@@ -121,8 +121,3 @@ def view(
     if not first:
         raise ConfigError(f"{run_or_data}: expected at least one scene to look at, found none")
     serve(opened, first[0], host, port, points, palette, open_, typer.echo)
-
-
-def holds_runs(path: Path) -> bool:
-    """Whether a folder is one of several runs, as a demo leaves it."""
-    return any(path.glob("*/config.yaml")) or any(path.glob("*/*/config.yaml"))

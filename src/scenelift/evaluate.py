@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,8 +85,22 @@ def save_evaluation(
     write_sealed(path, {**about, **evaluation.to_json()})
 
 
-def saved_evaluation(path: Path, digest: str | None = None) -> tuple[Evaluation, str] | None:
-    """What `save_evaluation` wrote, and the digest of the log; ``None`` where it has to be made again.
+class Saved(NamedTuple):
+    """What `save_evaluation` wrote.
+
+    Attributes:
+        evaluation: what was kept.
+        log: digest of the training log that goes with it, times included.
+        classes: names; ``None`` in files that did not keep them.
+    """
+
+    evaluation: Evaluation
+    log: str
+    classes: list[str] | None
+
+
+def saved_evaluation(path: Path, digest: str | None = None) -> Saved | None:
+    """What `save_evaluation` wrote; ``None`` where it has to be made again.
 
     Args:
         path: of the file; a damaged one is told in the log, and counts as none.
@@ -105,7 +119,7 @@ def saved_evaluation(path: Path, digest: str | None = None) -> tuple[Evaluation,
     # one without a version is another file that was put in this one's place
     if tree.get("version") != VERSION or digest not in (None, tree["digest"]):
         return None
-    return Evaluation.from_json(tree), str(tree["log"])
+    return Saved(Evaluation.from_json(tree), str(tree["log"]), tree.get("classes"))
 
 
 def _sparse(confusion: Confusion) -> list[list[int]]:

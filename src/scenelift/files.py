@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -28,6 +29,8 @@ import numpy.typing as npt
 from scenelift.errors import DataError, OutputError
 from scenelift.ply import decode_points, encode_points
 from scenelift.types import F32, U8
+
+_log = logging.getLogger(__name__)
 
 _TEMP_PREFIX = ".scenelift-tmp."
 _HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
@@ -252,6 +255,22 @@ def read_sealed(path: Path) -> dict[str, Any]:
             "edited: restore or delete it"
         )
     return tree
+
+
+def read_note(path: Path, remade: str) -> dict[str, Any]:
+    """What `write_sealed` wrote; empty if nothing is there, or if it is damaged, which the log tells.
+
+    Args:
+        path: of a file that can be made again.
+        remade: what happens then, as a clause for the log.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return read_sealed(path)
+    except DataError as error:
+        _log.warning("%s; %s", error, remade)
+        return {}
 
 
 # --- point clouds --------------------------------------------------------------------------------------

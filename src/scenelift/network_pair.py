@@ -90,10 +90,7 @@ class NetworkPair:
 
     @torch.no_grad()
     def _image_scores(self, images: U8, scores: Callable[[Output], Tensor]) -> Tensor:
-        own = torch.from_numpy(
-            np.array(images, order="C")
-        )  # PyTorch wants neither read-only nor flipped arrays
-        unit = own.to(self.device).permute(0, 3, 1, 2).float() / 255
+        unit = _bytes(images).to(self.device).permute(0, 3, 1, 2).float() / 255
         coarse = scores(self.networks.run_images(unit, self.text)).float()
         return F.interpolate(coarse, size=unit.shape[2:], mode="bilinear", align_corners=False)
 
@@ -114,26 +111,29 @@ class NetworkPair:
             lead = refusal.lead(head.embed(output.features), self.text, refusal.least_3d)
             return probability * (lead >= 0)
 
-        return self._point_scores(points_xyz, rgb, scores)
+        return self._point_scores(points_xyz, rgb, len(self.text), scores)
 
     def point_similarities(self, points_xyz: F32, rgb: U8 | None, text: Tensor) -> Tensor:
         """As `point_probabilities`, but (N, Q) `similarities` to text (Q, dim)."""
         head, text, common = self.networks.points_head, text.to(self.device), common_direction(self.own_text)
-        if not len(points_xyz):
-            return text.new_zeros(0, len(text))
-        return self._point_scores(
-            points_xyz, rgb, lambda output: similarities(head.embed(output.features), text, common)
-        )
+
+        def scores(output: Output) -> Tensor:
+            return similarities(head.embed(output.features), text, common)
+
+        return self._point_scores(points_xyz, rgb, len(text), scores)
 
     def point_cosines(self, points_xyz: F32, rgb: U8 | None) -> Tensor:
         """As `point_probabilities`, but (N, C) float32 cosines of the embeddings to each class."""
-        head = self.networks.points_head
-        return self._point_scores(points_xyz, rgb, lambda output: self._cosines(head, output.features))
+        head, width = self.networks.points_head, len(self.text)
+        return self._point_scores(points_xyz, rgb, width, lambda output: self._cosines(head, output.features))
 
     @torch.no_grad()
-    def _point_scores(self, points_xyz: F32, rgb: U8 | None, scores: Callable[[Output], Tensor]) -> Tensor:
+    def _point_scores(
+        self, points_xyz: F32, rgb: U8 | None, width: int, scores: Callable[[Output], Tensor]
+    ) -> Tensor:
+        """(N, width) of what ``scores`` makes of the voxels."""
         if not len(points_xyz):
-            return self.text.new_zeros(0, len(self.text))
+            return self.text.new_zeros(0, width)
         self.expect_points()
         middle = (points_xyz.min(0) + points_xyz.max(0)) / 2  # as in training: far origins fit too
         points = torch.from_numpy(points_xyz - middle).to(self.device)
@@ -145,10 +145,8 @@ class NetworkPair:
 
     def point_embeddings(self, points_xyz: F32, rgb: U8 | None) -> Tensor:
         """As `point_probabilities`, but (N, dim) float32 embeddings of unit length, in the text's space."""
-        if not len(points_xyz):
-            return self.text.new_zeros(0, self.text.shape[1])
-        head = self.networks.points_head
-        return self._point_scores(points_xyz, rgb, lambda output: _unit(head, output.features))
+        head, width = self.networks.points_head, self.text.shape[1]
+        return self._point_scores(points_xyz, rgb, width, lambda output: _unit(head, output.features))
 
     def expect_points(self) -> None:
         """Raise `RunError` if the 3D network was never trained."""

@@ -104,6 +104,11 @@ class Opened:
         return TeacherAsker(self.annotations)
 
 
+def config_of_data(data: str, overrides: list[str] | None, device: str) -> Config:
+    """The configuration that suits data by themselves, or under networks of a run; as `resolve_config`."""
+    return resolve_config(data, "cns", None, None, Teachers(), overrides, 0, device)
+
+
 def is_run(path: Path) -> bool:
     """Whether a folder is one that ``--out`` made."""
     folder = RunFolder(path)
@@ -142,7 +147,7 @@ def open_run(
             raise ConfigError("--set: a run's own configuration stays as it is; it goes with --on DATA")
         annotations = _annotations(folder, cache)
     else:
-        target = resolve_config(on, "cns", None, None, Teachers(), overrides, 0, device)
+        target = config_of_data(on, overrides, device)
         config = config.model_copy(update={"data": target.data, "pairing": target.pairing})
         annotations = None
     source = open_source(config.data)
@@ -155,7 +160,7 @@ def open_run(
 
 def open_data(data: str, device: str = "auto", overrides: list[str] | None = None) -> Opened:
     """Open data alone; arguments as for `open_run`."""
-    config = resolve_config(data, "cns", None, None, Teachers(), overrides, 0, device)
+    config = config_of_data(data, overrides, device)
     source = open_source(config.data)
     return Opened(data, config, source, source.classes, device=resolve_device(device))
 
@@ -164,23 +169,22 @@ def _annotations(folder: RunFolder, cache: Path | None) -> Annotations | None:
     """The run's annotations, if its index is there and a cache beside it."""
     if not folder.annotations.is_file():
         return None
-    near = [folder.path.resolve(), *folder.path.resolve().parents[:2]]
-    places = [path / "cache" for path in near] if cache is None else [cache]
-    found = next((place for place in places if place.is_dir()), None)
-    if found is None and cache is not None:
+    if cache is not None and not cache.is_dir():
         raise RunError(f"--cache {cache}: expected the folder of a cache, found none; check the path")
+    found = cache or folder.nearest_cache()
     return None if found is None else Annotations.load(folder.annotations, Cache(found))
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """Runs in a folder of several, as a demo or a table leaves it, in order."""
+    return sorted(
+        path.parent for pattern in ("*/config.yaml", "*/*/config.yaml") for path in folder.glob(pattern)
+    )
 
 
 def _found(run: Path) -> str:
     if not run.is_dir():
         return "no such folder; check the path"
-    inside = sorted(
-        str(path.parent)
-        for pattern in ("*/config.yaml", "*/*/config.yaml")
-        for path in run.glob(pattern)
-        if is_run(path.parent)
-    )
-    if inside:
-        return f"a folder of several runs; give one of them, such as {', '.join(inside[-3:])}"
+    if inside := runs_below(run):
+        return f"a folder of several runs; give one of them, such as {', '.join(map(str, inside[-3:]))}"
     return "no run in it; train one with `scenelift train` or `fit`"

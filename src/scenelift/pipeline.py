@@ -46,7 +46,7 @@ from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
 from scenelift.shares import share_of, shared_batches, workers_of
 from scenelift.store import SceneStore
-from scenelift.summary import report_row, role_of
+from scenelift.summary import report_row, run_row
 from scenelift.teachers import LabelTeacher, MaskTeacher
 from scenelift.teachers.registry import open_teachers
 from scenelift.tracking import Tracker, tracking
@@ -271,8 +271,8 @@ def evaluate(session: Session, annotations: Annotations, pair: NetworkPair | Non
     folder, names = session.folder, session.names("val")
     digest = _predictions_digest(session, annotations, pair)
     if (saved := saved_evaluation(folder.evaluation, digest)) is not None:
-        folder.read_log(saved[1], times=True)  # complains of damage
-        return saved[0]
+        folder.read_log(saved.log, times=True)  # complains of damage
+        return saved.evaluation
     predictor = Predictor(session.config, pair, annotations)
     evaluation = evaluating.evaluate(
         session.source, names, session.classes, predictor, progress=session.progress, world=session.world
@@ -321,13 +321,8 @@ def fit(session: Session, command: str) -> None:
 
 
 def row(session: Session, evaluation: Evaluation | None) -> ReportRow:
-    """The run's line in a table. Its time is what was recorded: all training steps, those of a shared
-    stage 1 included, and the evaluation; a run that was stopped or found finished costs the same.
-    """
-    log = session.folder.read_log()
-    seconds = sum(record["seconds"] for record in log) + (0.0 if evaluation is None else evaluation.seconds)
-    role = role_of(session.config)
-    return report_row(session.config.recipe, evaluation, session.classes, seconds, log, role)
+    """The run's line in a table, see `run_row`."""
+    return run_row(session.config, evaluation, session.classes, session.folder.read_log())
 
 
 def predict(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,15 @@ from typing import Any
 import numpy as np
 
 from scenelift.classes import ClassTable
-from scenelift.errors import DataError
 from scenelift.export import write_legend
-from scenelift.files import is_temp, read_sealed, write_sealed
+from scenelift.files import is_temp, read_note, write_sealed
 from scenelift.formats import DEFAULT_FORMATS, SCENE_FORMATS, Format, Target
 from scenelift.predict import Predictor
 from scenelift.progress import Progress, silent
 from scenelift.scenes import SceneSource
 from scenelift.types import Scene
 
-_log = logging.getLogger(__name__)
+_REMADE = "predictions are made again"
 
 
 def write_predictions(
@@ -74,7 +72,7 @@ def write_predictions(
 
 def _begin(done_file: Path, digest: str, formats: Sequence[str]) -> dict[str, Any]:
     """What is done: counts by scene, and by format and scene the digest of what was written."""
-    done = _read_done(done_file)
+    done = read_note(done_file, _REMADE)
     if done.get("digest") != digest or "formats" not in done:
         done = {"digest": digest, "scenes": {}, "formats": {}}
     for key in formats:
@@ -84,19 +82,8 @@ def _begin(done_file: Path, digest: str, formats: Sequence[str]) -> dict[str, An
 
 def saved_shares(out: Path, classes: ClassTable) -> dict[str, dict[str, float]] | None:
     """What `write_predictions` returned when it last wrote here; ``None`` if it never did."""
-    done = _read_done(out / "done.json")
+    done = read_note(out / "done.json", _REMADE)
     return _shares(list(done["scenes"].values()), classes) if done.get("scenes") else None
-
-
-def _read_done(path: Path) -> dict[str, Any]:
-    """What an earlier start has finished; a damaged note is as good as none."""
-    if not path.is_file():
-        return {}
-    try:
-        return read_sealed(path)
-    except DataError as error:
-        _log.warning("%s; predictions are made again", error)
-        return {}
 
 
 def _left(

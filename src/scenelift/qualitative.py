@@ -175,8 +175,7 @@ def _cloud(
 
 
 def _azimuth_deg(scene: Scene) -> float:
-    some = np.linspace(0, len(scene.frames) - 1, min(16, len(scene.frames))).round().astype(int)
-    poses = [scene.frames[int(index)].cam_from_world for index in some]
+    poses = [scene.frames[index].cam_from_world for index in scene.frames.evenly(16)]
     return viewing_azimuth_deg(np.stack(poses), scene.up_world) if poses else AZIMUTH_DEG
 
 

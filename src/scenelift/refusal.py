@@ -14,7 +14,7 @@ import numpy as np
 
 from scenelift.config import DataConfig
 from scenelift.errors import OutputError
-from scenelift.files import read_json, write_json
+from scenelift.files import read_note, write_sealed
 from scenelift.orientation import upright
 from scenelift.predict import NetworkPair
 from scenelift.progress import Progress, silent
@@ -55,15 +55,14 @@ def load_calibration(
     Raises:
         DataError: the data are not there.
     """
-    if path.is_file():
-        tree = read_json(path)
-        if (tree.get("version"), tree.get("digest")) == (_VERSION, pair.digest):
-            kept = [None if tree[key] is None else tuple(tree[key]) for key in ("2d", "3d")]
-            return Calibration(*kept)
+    tree = read_note(path, "the run is calibrated again")
+    if (tree.get("version"), tree.get("digest")) == (_VERSION, pair.digest):
+        kept = [None if tree[key] is None else tuple(tree[key]) for key in ("2d", "3d")]
+        return Calibration(*kept)
     found = calibrate(pair, data, progress)
     tree = {"version": _VERSION, "digest": pair.digest, "2d": found.in_2d, "3d": found.in_3d}
     try:
-        write_json(path, tree)
+        write_sealed(path, tree)
     except OutputError as error:
         _log.warning("%s", error)
     return found

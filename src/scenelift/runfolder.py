@@ -100,6 +100,12 @@ class RunFolder:
         """Where annotations go unless a cache is named."""
         return self.path / "cache"
 
+    def nearest_cache(self) -> Path | None:
+        """The cache in this folder, or up to two above it, where a demo or a table keeps one for its runs."""
+        place = self.path.resolve()
+        found = (path / "cache" for path in (place, *place.parents[:2]))
+        return next((path for path in found if path.is_dir()), None)
+
     def claim(self, config: Config) -> None:
         """Make the folder this run's, or find that it is already.
 

@@ -133,7 +133,7 @@ def finished(run: Run) -> Outcome | None:
     folder.claim(run.config)  # complains of another run's folder
     if (saved := saved_evaluation(folder.evaluation)) is None:
         return None
-    evaluation, log = saved[0], folder.read_log(saved[1], times=True)
+    evaluation, log = saved.evaluation, folder.read_log(saved.log, times=True)
     seconds = sum(record["seconds"] for record in log) + evaluation.seconds
     return Outcome(run, evaluation, seconds, _peak_bytes(folder), log)
 

@@ -17,7 +17,7 @@ from scenelift.config import Config
 from scenelift.device import resolve_device
 from scenelift.errors import RunError, SceneLiftError
 from scenelift.evaluate import Evaluation, saved_evaluation
-from scenelift.files import read_json, read_sealed
+from scenelift.files import read_json
 from scenelift.pipeline import Session
 from scenelift.predict import NetworkPair
 from scenelift.predictions import saved_shares
@@ -25,7 +25,7 @@ from scenelift.progress import Progress, silent
 from scenelift.recipes import load_resolved
 from scenelift.report import ReportData, ReportRow, write_report
 from scenelift.runfolder import RunFolder
-from scenelift.summary import report_notes, report_row, role_of
+from scenelift.summary import report_notes, run_row
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class SavedRun:
         config: all of it.
         evaluation: against ground truth; ``None`` where there was none.
         log: a record for each training step.
-        told: what its ``evaluation.json`` says beside counts.
+        class_names: as they were evaluated; ``None`` where nobody kept them.
     """
 
     folder: RunFolder
     config: Config
     evaluation: Evaluation | None
     log: list[dict[str, Any]]
-    told: dict[str, Any]
+    class_names: list[str] | None
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class SavedRun:
         Raises:
             DataError: the run is of a version that did not keep them, and the data are gone.
         """
-        names = self.told.get("classes")
+        names = self.class_names
         if names is None or self.config.classes is not None:
             return Session(self.config, self.folder, self.folder.cache).classes
         try:
@@ -71,16 +71,11 @@ class SavedRun:
 
     def row(self) -> ReportRow:
         """Its line in a table."""
-        evaluated = 0.0 if self.evaluation is None else self.evaluation.seconds
-        seconds = sum(record["seconds"] for record in self.log) + evaluated
-        role = role_of(self.config)
-        return report_row(self.config.recipe, self.evaluation, self.classes, seconds, self.log, role)
+        return run_row(self.config, self.evaluation, self.classes, self.log)
 
     def session(self, cache: Path | None, device: str, progress: Progress = silent) -> Session:
         """The run opened again; ``cache`` as on the command line."""
-        root = self.folder.path
-        near = [root / "cache", root.parent / "cache", root.parent.parent / "cache"]
-        found = cache or next((path for path in near if path.is_dir()), near[0])
+        found = cache or self.folder.nearest_cache() or self.folder.cache
         return Session(self.config, self.folder, found, resolve_device(device), progress)
 
     def networks(self, device: str) -> NetworkPair | None:
@@ -134,16 +129,14 @@ def open_run(path: Path) -> SavedRun:
             f"{path}: expected results, found a run that has none yet; run `scenelift evaluate {path}`, "
             "or `scenelift fit` where there is no ground truth, and then again"
         )
-    tree: dict[str, Any] = {}
-    if folder.evaluation.is_file():
-        if saved_evaluation(folder.evaluation) is None:
-            raise RunError(
-                f"{folder.evaluation}: expected an evaluation of this version, found a damaged one or one of "
-                f"another version; run `scenelift evaluate {path}` to measure it again"
-            )
-        tree = read_sealed(folder.evaluation)
-    evaluation = Evaluation.from_json(tree) if tree else None
-    return SavedRun(folder, config, evaluation, folder.read_log(), tree)
+    saved = saved_evaluation(folder.evaluation)
+    if saved is None and folder.evaluation.is_file():
+        raise RunError(
+            f"{folder.evaluation}: expected an evaluation of this version, found a damaged one or one of "
+            f"another version; run `scenelift evaluate {path}` to measure it again"
+        )
+    evaluation, names = (None, None) if saved is None else (saved.evaluation, saved.classes)
+    return SavedRun(folder, config, evaluation, folder.read_log(), names)
 
 
 def rebuild_report(

@@ -54,6 +54,16 @@ def role_of(config: Config) -> Role:
     return "refined" if config.refine.clip else "teacher"
 
 
+def run_row(
+    config: Config, evaluation: Evaluation | None, classes: ClassTable, log: Sequence[dict[str, Any]]
+) -> ReportRow:
+    """The line of a run. Its time is what was recorded: all training steps, those of a shared stage 1
+    included, and the evaluation; a run that was stopped or found finished costs the same.
+    """
+    seconds = sum(record["seconds"] for record in log) + (0.0 if evaluation is None else evaluation.seconds)
+    return report_row(config.recipe, evaluation, classes, seconds, log, role_of(config))
+
+
 def _per_class(confusion: Confusion, classes: ClassTable) -> dict[str, float | None]:
     iou = confusion.compute().iou
     return {

@@ -123,6 +123,11 @@ class Frames(Sequence[Frame]):
         """Just these frames, in this order."""
         return Frames(names, self._read, self._read_image)
 
+    def evenly(self, most: int) -> list[int]:
+        """Indices of at most ``most`` frames, spread evenly from the first to the last."""
+        places = np.linspace(0, len(self) - 1, min(most, len(self)))
+        return [int(place) for place in places.round()]
+
     def image(self, name: str) -> U8:
         """The image of the frame of this name, (H, W, 3) uint8, without its camera and depth.
 

@@ -99,10 +99,7 @@ def _write_scene(
                 "things": len(things),
                 "instances": [thing.to_json() for thing in things[:top]],
             }
-    places = np.unique(
-        np.linspace(0, len(scene.frames) - 1, min(frames, len(scene.frames))).round().astype(int)
-    )
-    shown = [scene.frames[int(place)] for place in places]
+    shown = [scene.frames[place] for place in scene.frames.evenly(frames)]
     if not shown:
         return told
     answers = [asker.frame(frame, text) for frame in shown]

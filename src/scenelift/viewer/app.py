@@ -247,7 +247,7 @@ class Viewer:
         saved = None if kind != "points" or folder is None else saved_evaluation(folder.evaluation)
         if saved is None:
             return None
-        miou = saved[0].confusion_3d.compute().miou
+        miou = saved.evaluation.confusion_3d.compute().miou
         return None if math.isnan(miou) else miou
 
     # --- queries -------------------------------------------------------------------------------------
@@ -281,9 +281,8 @@ class Viewer:
 
     def _some_pixels(self, query: Query) -> F32:
         """(M, Q + C) similarities of pixels of a few frames, by which their threshold is told."""
-        frames = self.layers.scene.frames
-        chosen = np.unique(np.linspace(0, len(frames) - 1, min(_SOME, len(frames))).round().astype(int))
-        found = [self.layers.ask_frame(int(index), query)[::3, ::3] for index in chosen]
+        chosen = self.layers.scene.frames.evenly(_SOME)
+        found = [self.layers.ask_frame(index, query)[::3, ::3] for index in chosen]
         width = len(query.asked)
         return np.concatenate(
             [np.zeros((0, width), np.float32), *(item.reshape(-1, width) for item in found)]

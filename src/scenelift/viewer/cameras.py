@@ -39,9 +39,8 @@ class Cameras:
             return
         frames, points = layers.scene.frames, layers.points
         extent = float(np.ptp(points, axis=0).max()) if len(points) else 4.0
-        chosen = np.unique(np.linspace(0, len(frames) - 1, min(MOST, len(frames))).round().astype(int))
-        for index in chosen:
-            frame = frames[int(index)]
+        for index in frames.evenly(MOST):
+            frame = frames[index]
             self._handles[frame.name] = _add(server, frame, layers.origin, 0.03 * extent)
             self._handles[frame.name].on_click(_telling(clicked, frame.name))
 

@@ -17,9 +17,8 @@ from scenelift.errors import ConfigError
 from scenelift.evaluate import run_ids
 from scenelift.labels import vote_points
 from scenelift.opened import Opened
-from scenelift.orientation import upright
 from scenelift.pairing import pair_points
-from scenelift.predict import NetworkPair, Predictor, best_prediction
+from scenelift.predict import NetworkPair, Predictor, teacher_config
 from scenelift.query import Asker, Instance, Query, instances
 from scenelift.query.things import edge_m
 from scenelift.types import F32, I32, IGNORE, U8, Pairs, Prediction, Scene
@@ -167,13 +166,7 @@ class Layers:
     @property
     def _points(self) -> Prediction:
         """Of the 3D network."""
-
-        def ask() -> Prediction:
-            points = upright(self.scene.points_world, self.scene.up_world)
-            probability = self._pair.point_probabilities(points, self.scene.rgb)
-            return best_prediction(probability, (len(points),))
-
-        return self._once("points", ask)
+        return self._once("points", lambda: self._networks.points(self.scene))
 
     @property
     def _networks(self) -> Predictor:
@@ -181,12 +174,7 @@ class Layers:
         return Predictor(config, self._pair, None)
 
     def _teacher(self, refined: bool) -> Predictor:
-        config = self._opened.config
-        update = {
-            "predict": PredictConfig(source="teacher"),
-            "refine": config.refine.model_copy(update={"clip": refined}),
-        }
-        return Predictor(config.model_copy(update=update), None, self._opened.annotations)
+        return Predictor(teacher_config(self._opened.config, refined), None, self._opened.annotations)
 
     def _pairs(self) -> Pairs:
         annotations = self._opened.annotations
