@@ -25,7 +25,7 @@ from layouts_lidar import write_lidar
 from layouts_nuimages import write_images, write_nuimages
 from layouts_nuscenes import write_nuscenes
 from layouts_scannet import write_scannet
-from scenelift.options import Teachers, resolve_config
+from scenelift.options import Choices, resolve_config
 from scenelift.scenes import SceneSource
 from scenelift.scenes.registry import open_source
 
@@ -175,7 +175,7 @@ def test_worker_processes_read_copies_of_a_source(
     name: str, tmp_path: Path, workers: ProcessPoolExecutor
 ) -> None:
     (LABELLED[name] if name in LABELLED else UNLABELLED[name])[0](tmp_path)
-    source = open_source(resolve_config(str(tmp_path), "cns", None, None, Teachers(), [], 0, "cpu").data)
+    source = open_source(resolve_config(Choices(str(tmp_path), device="cpu")).data)
     names = tuple(dict.fromkeys((*source.names("train"), *source.names("val"))))
     here = [sums(source, scene) for scene in names]
     if name in LABELLED:

@@ -36,7 +36,7 @@ from scenelift.errors import ConfigError, DataError, SceneLiftError, printable
 from scenelift.export import write_labelled_ply, write_legend
 from scenelift.files import read_bytes, read_json
 from scenelift.image_files import read_depth_png, read_rgb
-from scenelift.options import Teachers, resolve_config
+from scenelift.options import Choices, resolve_config
 from scenelift.progress import bars
 from scenelift.report.data import ReportRow, terminal_table
 from scenelift.scenes import SceneSource
@@ -164,7 +164,7 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
 
 
 def opened(folder: Path, *settings: str) -> SceneSource:
-    return open_source(resolve_config(str(folder), "cns", None, None, Teachers(), settings, 0, "cpu").data)
+    return open_source(resolve_config(Choices(str(folder), overrides=settings, device="cpu")).data)
 
 
 def content(source: SceneSource) -> list[Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from fixtures_cli import Command
 from fixtures_cli import scenelift as scenelift
-from scenelift.options import Teachers, resolve_config
+from scenelift.options import Choices, resolve_config
 from scenelift.recipes import load, load_resolved
 
 SMALL = [
@@ -24,7 +24,7 @@ SMALL = [
 def test_it_changes_keys_below_the_recipe(preset: str) -> None:
     def config(recipe: str, *overrides: str, preset: str | None = preset) -> object:
         return resolve_config(
-            "synthetic", recipe, None, None, Teachers(), list(overrides), 0, "cpu", preset
+            Choices("synthetic", recipe, overrides=overrides, device="cpu", preset=preset)
         ).model_dump(exclude={"recipe"})
 
     assert config("cns") == load("cns", preset=preset, data="synthetic").model_dump(exclude={"recipe"})

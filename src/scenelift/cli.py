@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -94,9 +94,6 @@ app.command("query", epilog='Example: scenelift query run --text "something to s
     cli_view.query
 )
 app.command("view", epilog="Example: scenelift view run")(cli_view.view)
-
-if TYPE_CHECKING:
-    pass
 
 SYSTEM_FAULTS = {
     errno.ENOSPC: "make room; the same command goes on from here",
@@ -242,25 +239,13 @@ def train(
         return
     repeat_exactly(deterministic)
     from scenelift import pipeline
-    from scenelift.options import Teachers, open_session
+    from scenelift.options import Choices, Teachers, open_session
     from scenelift.tracking import open_trackers
 
     trackers, teachers = open_trackers(track), Teachers(teacher, clip, sam)
-    session = open_session(
-        data,
-        out,
-        recipe,
-        data_recipe,
-        classes,
-        teachers,
-        with_named(set_, precision, workers),
-        seed,
-        device,
-        cache,
-        download,
-        preset,
-        world,
-    )
+    overrides = with_named(set_, precision, workers)
+    choices = Choices(data, recipe, data_recipe, classes, teachers, overrides, seed, device, preset)
+    session = open_session(choices, out, cache, download, world)
     session.trackers = trackers
     pipeline.check(session)
     pair = pipeline.train(session, pipeline.annotate(session))
@@ -295,25 +280,13 @@ def fit(
         return
     repeat_exactly(deterministic)
     from scenelift import pipeline
-    from scenelift.options import Teachers, open_session
+    from scenelift.options import Choices, Teachers, open_session
     from scenelift.tracking import open_trackers
 
     trackers, teachers = open_trackers(track), Teachers(teacher, clip, sam)
-    session = open_session(
-        data,
-        out,
-        recipe,
-        data_recipe,
-        classes,
-        teachers,
-        with_named(set_, precision, workers),
-        seed,
-        device,
-        cache,
-        download,
-        preset,
-        world,
-    )
+    overrides = with_named(set_, precision, workers)
+    choices = Choices(data, recipe, data_recipe, classes, teachers, overrides, seed, device, preset)
+    session = open_session(choices, out, cache, download, world)
     session.trackers = trackers
     pipeline.fit(session, command_line())
     say(world, f"labels: {session.folder.predictions}\nreport: {session.folder.report}")

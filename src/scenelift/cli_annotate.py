@@ -65,7 +65,7 @@ def annotate(
 ) -> None:
     """Run the teachers and the pairing over every frame, into the cache."""
     from scenelift import pipeline
-    from scenelift.options import Teachers, open_session
+    from scenelift.options import Choices, Teachers, open_session
     from scenelift.preview import write_preview
     from scenelift.ray_annotate import annotate_with_ray
     from scenelift.shards import Shard, annotate_shard
@@ -76,9 +76,8 @@ def annotate(
         raise ConfigError("--ray-workers goes with --ray")
     share = None if shard is None else Shard.parse(shard)
     teachers = Teachers(teacher, clip, sam)
-    session = open_session(
-        data, out, recipe, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
-    )
+    choices = Choices(data, recipe, data_recipe, classes, teachers, set_ or (), seed, device, preset)
+    session = open_session(choices, out, cache, download)
     pipeline.check(session)
     if share is not None:
         typer.echo(annotate_shard(session, share))
@@ -110,10 +109,12 @@ def weights(
     import json
 
     from scenelift.inventory import inventory, lines, to_json
-    from scenelift.options import Teachers, resolve_config
+    from scenelift.options import Choices, Teachers, resolve_config
 
     own = ["data.source=capture", *(set_ or ())]
-    config = resolve_config(".", recipe, data_recipe, None, Teachers(None, clip, sam), own, 0, device)
+    config = resolve_config(
+        Choices(".", recipe, data_recipe, teachers=Teachers(None, clip, sam), overrides=own, device=device)
+    )
     needed = inventory(config, download)
     typer.echo(json.dumps(to_json(needed), indent=1) if as_json else "\n".join(map(printable, lines(needed))))
     if any(item.problem is not None for item in needed):

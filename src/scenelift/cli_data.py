@@ -25,10 +25,10 @@ def check(
     import json
 
     from scenelift.check import check_source, summary_lines, to_json, write_check
-    from scenelift.options import Teachers, resolve_config
+    from scenelift.options import Choices, resolve_config
     from scenelift.scenes.registry import open_source
 
-    config = resolve_config(data, "cns", data_recipe, None, Teachers(), set_, 0, device)
+    config = resolve_config(Choices(data, data_recipe=data_recipe, overrides=set_ or (), device=device))
     source = open_source(config.data)
     report = check_source(source, config)
     if as_json:
@@ -53,7 +53,7 @@ def import_(
 ) -> None:
     """Turn a foreign layout into the native capture folder: color/ depth/ pose/ intrinsic/ cloud.ply."""
     from scenelift.importing import import_capture
-    from scenelift.options import Teachers, resolve_config
+    from scenelift.options import Choices, resolve_config
     from scenelift.progress import bars
     from scenelift.scenes.registry import open_source
 
@@ -61,10 +61,10 @@ def import_(
         raise ConfigError(f"--as: expected capture, found {as_!r}")
     # The recipes shrink images for the networks; an import keeps what is there.
     full = ["data.max_width=null", "data.image_size=null"]
-    config = resolve_config(src, "cns", None, None, Teachers(), set_, 0, "cpu")
+    config = resolve_config(Choices(src, overrides=set_ or (), device="cpu"))
     known = type(config.data).model_fields
     full = [text for text in full if text[5:].partition("=")[0] in known]
-    config = resolve_config(src, "cns", None, None, Teachers(), [*full, *(set_ or ())], 0, "cpu")
+    config = resolve_config(Choices(src, overrides=(*full, *(set_ or ())), device="cpu"))
     source = open_source(config.data)
     names = tuple(dict.fromkeys((*source.names("train"), *source.names("val"))))
     if scenes is not None:

@@ -39,11 +39,13 @@ def doctor(
         from scenelift.device import resolve_device
         from scenelift.doctor import look_at_weights
         from scenelift.inventory import inventory, to_json
-        from scenelift.options import Teachers, resolve_config
+        from scenelift.options import Choices, Teachers, resolve_config
         from scenelift.teachers.hub import is_offline
 
         own = ["data.source=capture"]
-        config = resolve_config(".", "cns", None, None, Teachers(None, clip, sam), own, 0, device)
+        config = resolve_config(
+            Choices(".", teachers=Teachers(None, clip, sam), overrides=own, device=device)
+        )
         weights = inventory(config)
         lost = [item.problem for item in weights if item.problem is not None]
         look_at_weights(found, lost, is_offline())

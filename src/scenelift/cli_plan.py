@@ -48,16 +48,15 @@ def plan(
     """Measure every stage on a few frames; hours, bytes and what dominates for all of the data."""
     import json
 
-    from scenelift.options import Teachers, open_session
+    from scenelift.options import Choices, Teachers, open_session
     from scenelift.plan import lines_of
     from scenelift.plan import plan as extrapolate
     from scenelift.probe import probe
 
     place = cache or Path("run/cache")
-    session = open_session(
-        data, place.parent, recipe, data_recipe, classes, Teachers(teacher, clip, sam), set_, 0, device,
-        place, download, preset,
-    )  # fmt: skip
+    teachers = Teachers(teacher, clip, sam)
+    choices = Choices(data, recipe, data_recipe, classes, teachers, set_ or (), device=device, preset=preset)
+    session = open_session(choices, place.parent, place, download)
     found = extrapolate(session, probe(session, frames, seconds), place, gpus, hosts)
     typer.echo(
         json.dumps(found.to_json(), indent=1) if as_json else "\n".join(map(printable, lines_of(found)))

@@ -60,7 +60,7 @@ def sweep(
     """Train recipes at several values of a key, and draw mIoU against it beside the teacher's own."""
     from scenelift import pipeline
     from scenelift.device import resolve_device
-    from scenelift.options import Teachers, resolve_config
+    from scenelift.options import Choices, Teachers, resolve_config
     from scenelift.progress import bars
     from scenelift.recipes import BENCH
     from scenelift.runs import Outcome, run_all
@@ -72,8 +72,10 @@ def sweep(
     device, teachers = resolve_device(device), Teachers(teacher, clip, sam)
 
     def configure(recipe: str, overrides: Sequence[str]) -> Config:
-        settled = [*(set_ or ()), *overrides]
-        return resolve_config(data, recipe, data_recipe, classes, teachers, settled, seed, device, preset)
+        settled = (*(set_ or ()), *overrides)
+        return resolve_config(
+            Choices(data, recipe, data_recipe, classes, teachers, settled, seed, device, preset)
+        )
 
     wanted = [name.strip() for name in recipes.split(",") if name.strip()]
     plan = make_plan([parse_key(text) for text in keys], wanted, range(seed, seed + seeds), out, configure)

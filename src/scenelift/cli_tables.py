@@ -58,7 +58,7 @@ def table(
     from rich.console import Console
 
     from scenelift import pipeline
-    from scenelift.options import Teachers, open_session, resolve_config
+    from scenelift.options import Choices, Teachers, open_session, resolve_config
     from scenelift.progress import bars
     from scenelift.recipes import BENCH
     from scenelift.runfolder import RunFolder
@@ -79,20 +79,17 @@ def table(
         data_recipe = BENCH
     numbers = tuple(range(seed, seed + (seeds or (1 if reduced else 3))))
     teachers, cache = Teachers(teacher, clip, sam), cache or out / "cache"
-
-    first = wanted.recipes[0]
-    session = open_session(
-        data, out, first, data_recipe, classes, teachers, set_, seed, device, cache, download, preset
+    choices = Choices(
+        data, wanted.recipes[0], data_recipe, classes, teachers, set_ or (), seed, device, preset
     )
+    session = open_session(choices, out, cache, download)
     if session.source.truth is None:
         raise DataError(f"{data}: a table needs ground truth to measure by, and there is none")
     runs = [
         Run(recipe, number, config, RunFolder(out / f"seed{number}" / recipe))
         for number in numbers  # whole tables of one seed first
         for recipe in wanted.recipes
-        for config in [
-            resolve_config(data, recipe, data_recipe, classes, teachers, set_, number, session.device, preset)
-        ]
+        for config in [resolve_config(choices._replace(method=recipe, seed=number, device=session.device))]
     ]
     learned, judged = session.names("train"), session.names("val")
     source = session.config.data.source

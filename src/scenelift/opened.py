@@ -15,7 +15,7 @@ from scenelift.classes import ClassTable
 from scenelift.config import Config
 from scenelift.device import resolve_device
 from scenelift.errors import ConfigError, RunError
-from scenelift.options import Teachers, resolve_config
+from scenelift.options import Choices, resolve_config
 from scenelift.query import Asker, NetworkAsker, Query, TeacherAsker
 from scenelift.recipes import load_resolved
 from scenelift.runfolder import RunFolder
@@ -106,7 +106,7 @@ class Opened:
 
 def config_of_data(data: str, overrides: list[str] | None, device: str) -> Config:
     """The configuration that suits data by themselves, or under networks of a run; as `resolve_config`."""
-    return resolve_config(data, "cns", None, None, Teachers(), overrides, 0, device)
+    return resolve_config(Choices(data, overrides=overrides or (), device=device))
 
 
 def is_run(path: Path) -> bool:

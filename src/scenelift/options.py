@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from scenelift.device import resolve_device
 from scenelift.errors import ConfigError, DataError, RunError
 from scenelift.pipeline import Session
 from scenelift.progress import bars, silent
-from scenelift.recipes import load, load_resolved, recipe_names
+from scenelift.recipes import THE_METHOD, load, load_resolved, recipe_names
 from scenelift.runfolder import RunFolder
 from scenelift.scenes.detect import detect_source
 from scenelift.scenes.registry import SOURCES
@@ -74,22 +75,12 @@ class Teachers(NamedTuple):
                 )
 
 
-def resolve_config(
-    data: str,
-    recipe: str,
-    data_recipe: str | None,
-    classes: str | None,
-    teachers: Teachers,
-    overrides: list[str] | None,
-    seed: int,
-    device: str,
-    preset: str | None = None,
-) -> Config:
-    """The configuration that a command's options describe.
+class Choices(NamedTuple):
+    """What a command's options choose of a configuration.
 
-    Args:
+    Attributes:
         data: ``"synthetic"``, or a folder of data in any layout that `detect_source` tells.
-        recipe: method or ablation, by name or file.
+        method: method or ablation, by name or file.
         data_recipe: by name or file; ``None`` = the one that suits data and device.
         classes: comma-separated names, ``None`` = the data set's own.
         teachers: which teachers.
@@ -97,65 +88,75 @@ def resolve_config(
         seed: of the run.
         device: as `resolve_device` takes it.
         preset: by name or file: one reading of what the paper leaves open; the recipe's own keys overrule it.
+    """
+
+    data: str
+    method: str = THE_METHOD
+    data_recipe: str | None = None
+    classes: str | None = None
+    teachers: Teachers = Teachers()
+    overrides: Sequence[str] = ()
+    seed: int = 0
+    device: str = "auto"
+    preset: str | None = None
+
+
+def resolve_config(choices: Choices) -> Config:
+    """The configuration that a command's options describe.
 
     Raises:
         ConfigError: any of them is wrong.
         DataError: there is no such folder.
     """
+    data, data_recipe, classes = choices.data, choices.data_recipe, choices.classes
     synthetic = data == "synthetic"
-    source = "synthetic" if synthetic else _named_source(overrides) or detect_source(Path(data))
+    source = "synthetic" if synthetic else _named_source(choices.overrides) or detect_source(Path(data))
     if data_recipe is None:
         small = f"{source}_cpu"
-        fits = resolve_device(device) == "cpu" and small in recipe_names("data")
+        fits = resolve_device(choices.device) == "cpu" and small in recipe_names("data")
         data_recipe = small if fits else source
-    options: dict[str, object] = {"seed": seed}
+    options: dict[str, object] = {"seed": choices.seed}
     if not synthetic:
         options["data"] = {"source": source, "path": data}
     if classes is not None:
         ClassTable.parse(classes)  # complains before anything is read
         options["classes"] = [name.strip() for name in classes.split(",") if name.strip()]
-    options["teachers"] = teachers.tree()
-    config = load(recipe, overrides or (), data_recipe, options, preset)
-    teachers.check(config)
+    options["teachers"] = choices.teachers.tree()
+    config = load(choices.method, choices.overrides, data_recipe, options, choices.preset)
+    choices.teachers.check(config)
     return config
 
 
-def _named_source(overrides: list[str] | None) -> str | None:
+def _named_source(overrides: Sequence[str]) -> str | None:
     """The source that ``--set data.source=NAME`` names, for folders that are taken for something else."""
-    named = [text.partition("=")[2].strip() for text in overrides or () if text.startswith("data.source=")]
+    named = [text.partition("=")[2].strip() for text in overrides if text.startswith("data.source=")]
     if named and named[-1] not in SOURCES:
         raise ConfigError(f"data.source: expected one of {', '.join(SOURCES)}, found {named[-1]!r}")
     return named[-1] if named else None
 
 
 def open_session(
-    data: str,
-    out: Path,
-    recipe: str,
-    data_recipe: str | None,
-    classes: str | None,
-    teachers: Teachers,
-    overrides: list[str] | None,
-    seed: int,
-    device: str,
-    cache: Path | None,
-    download: bool,
-    preset: str | None = None,
-    world: World = ALONE,
+    choices: Choices, out: Path, cache: Path | None, download: bool, world: World = ALONE
 ) -> Session:
-    """A new session, or one that goes on; arguments as for `resolve_config` and `Session`.
+    """A new session, or one that goes on.
+
+    Args:
+        choices: what the options choose.
+        out: folder of the run.
+        cache: of annotations; ``None`` = within ``out``.
+        download: whether missing weights may be fetched.
+        world: the processes that share the work.
 
     Raises:
         ConfigError: an option is wrong.
         DataError: the data are missing or hold no scene.
     """
-    config = resolve_config(data, recipe, data_recipe, classes, teachers, overrides, seed, device, preset)
-    cache = cache or out / "cache"
-    session = _session(config, RunFolder(out), cache, device, download, world)
+    config = resolve_config(choices)
+    session = _session(config, RunFolder(out), cache or out / "cache", choices.device, download, world)
     if not session.names("train") or not session.classes:
         apart = len(session.source.names("val"))
         raise DataError(
-            f"{data}: expected at least one scene to learn from, found none"
+            f"{choices.data}: expected at least one scene to learn from, found none"
             + (f" ({apart:,} to judge by); add the scenes of the train split" if apart else "")
         )
     return session

@@ -24,6 +24,9 @@ from scenelift.files import atomic_write
 METHODS = ("methods", "ablations", "readings")
 """Groups of recipes that say what is trained."""
 
+THE_METHOD = "cns"
+"""The paper's, where none is named."""
+
 BENCH = "bench"
 """Data recipe of the noise bench: the generated rooms of tables and sweeps."""
 
