@@ -9,7 +9,8 @@ The images are tiny and the networks narrow, so that hours of a real run's comin
 checkpoints, log lines, cache entries) pass in minutes. Two hundred times of each the process's resident
 memory and open handles are noted. The slope of memory is a linear fit after the warm-up, its error from the
 scatter of block means about the line, which are nearly independent where neighbouring samples are not. A
-process that was stopped and started again has a warm-up of its own.
+process that was stopped and started again has a warm-up of its own, and so has each stage of the training:
+where labels begin to be switched, other buffers are made, once.
 
 Writes OUT/samples.jsonl, OUT/soak.json, and prints lines for docs/reliability.md.
 """
@@ -180,9 +181,14 @@ def size_of_index(annotations: Annotations) -> int:
     return total
 
 
-def summary(samples: Sequence[dict[str, Any]], what: str, index_mib: float) -> dict[str, Any]:
-    """The fit of the process that did most of it; ``index_mib`` per 1,000 units is meant to grow."""
-    of = [sample for sample in samples if sample["what"] == what]
+def summary(
+    samples: Sequence[dict[str, Any]], what: str, index_mib: float, first: int = 0, last: int = sys.maxsize
+) -> dict[str, Any]:
+    """The fit of the process that did most of it; ``index_mib`` per 1,000 units is meant to grow.
+
+    ``first`` (left out) and ``last`` bound the units that are looked at.
+    """
+    of = [sample for sample in samples if sample["what"] == what and first < sample["at"] <= last]
     processes = [sample["process"] for sample in of]
     longest = max(set(processes), key=processes.count)
     own = [sample for sample in of if sample["process"] == longest]
@@ -190,7 +196,7 @@ def summary(samples: Sequence[dict[str, Any]], what: str, index_mib: float) -> d
     found = slope([sample["at"] for sample in fitted], [sample["mib"] for sample in fitted])
     handles = [sample["handles"] for sample in fitted]
     return {
-        "units": own[-1]["at"],
+        "units": own[-1]["at"] - first,
         "starts": len(set(processes)),
         "mib_per_1000": round(found.mib, 4),
         "error": round(found.error, 4),
@@ -236,22 +242,22 @@ def main() -> None:
     del annotating, training, quiet
     gc.collect()
     left = open_handles() - handles
-    result: dict[str, Any] = {
-        "handles_left": left,
-        "annotate": summary(samples, "annotate", index_mib),
-        "train": summary(samples, "train", 0.0),
-        "seconds": round(time.monotonic() - start),
+    switch = config.train.switch_after * max(1, given.steps // EPOCHS)
+    found = {
+        "frames": summary(samples, "annotate", index_mib),
+        "steps of stage 1": summary(samples, "train", 0.0, last=switch - 1),
+        "steps of stage 2": summary(samples, "train", 0.0, first=switch),
     }
-    write_json(given.out / "soak.json", result)
-    for what, unit in (("annotate", "frames"), ("train", "steps")):
-        of = result[what]
+    seconds = round(time.monotonic() - start)
+    write_json(given.out / "soak.json", {"handles_left": left, "seconds": seconds, **found})
+    for unit, of in found.items():
         print(
             f"| {of['units']:,} {unit} | {of['mib_first']} to {of['mib_last']} MiB | "
             f"{of['mib_per_1000']:.3f} ± {of['error']:.3f} MiB per 1,000, the index {of['index']:.3f} | "
             f"at most {of['handles_most']} handles |"
         )
     print(f"handles left open at the end: {left}")
-    sys.exit(0 if left <= 0 and all(result[what]["flat"] for what in ("annotate", "train")) else 1)
+    sys.exit(0 if left <= 0 and all(of["flat"] for of in found.values()) else 1)
 
 
 if __name__ == "__main__":

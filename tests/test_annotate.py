@@ -31,6 +31,7 @@ from scenelift.annotate import annotate
 from scenelift.annotations import Annotations
 from scenelift.batches import SceneStore, draw_batch
 from scenelift.cache import Cache, Entry, Key
+from scenelift.claims import Claims
 from scenelift.classes import ClassTable
 from scenelift.config import PairingConfig, PseudoLabelConfig
 from scenelift.errors import CacheError, DataError, RunError
@@ -477,6 +478,25 @@ class TestFaults:
             desk.run(batch_size=2)
             most.append(max(seen))
         assert max(most) <= 2 * READERS + 2 + 3
+
+    def test_a_frame_that_had_to_wait_is_done_soon(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not at the end: it keeps its scene in memory, and a large data set has many such frames."""
+        desk = Desk(tmp_path, tiny_source(num_scenes=6, frames=4))
+        tried: list[str] = []
+
+        def take(claims: Claims, digest: str, force: bool = False) -> bool:
+            tried.append(digest)
+            return len(tried) != 2 and take_it(claims, digest, force)
+
+        take_it = Claims.take
+        monkeypatch.setattr(Claims, "take", take)
+        desk.run(batch_size=4)
+        assert tried.count(tried[1]) == 2
+        asked = desk.labels.asked
+        assert sorted(asked) == sorted(f"scene{i}/f{j}" for i in range(6) for j in range(4))
+        assert asked.index("scene0/f1") < 8
 
 
 class TestDamage:

@@ -150,7 +150,7 @@ class _Run:
         reads = self._reads(source, names, done)
         with closing(prefetch(reads, READERS, READERS + self._batch_size)) as stream:
             try:
-                for read in stream:
+                for number, read in enumerate(stream, 1):
                     work, scene = read.work, read.work.scene
                     work.views.append(read.view)
                     work.frames[read.frame] = read.job.keys
@@ -159,6 +159,8 @@ class _Run:
                         pairs_key = work.pairs_key or self._answers.pair(scene, work.views)
                         done[work.name] = SceneKeys(pairs_key, work.frames)
                         work.scene = work.pairs = None
+                    if number % self._batch_size == 0:
+                        self._look_again()  # or what waits would keep its scene in memory until the end
             except DataError:
                 self._ask_teachers()  # what was read before is finished
                 raise
@@ -222,6 +224,13 @@ class _Run:
             if len(self._batch) >= self._batch_size:
                 self._ask_teachers()
 
+    def _look_again(self, wait: bool = True) -> None:
+        """Offer the frames again whose claim somebody had."""
+        waiting, self._deferred = self._deferred, []
+        for job in waiting:
+            job.missing = self._answers.missing(job.keys)
+            self._offer(job, wait)
+
     def _come_back(self) -> None:
         """Finish what is left, and look after the frames that others have claimed until all are done."""
         told, since_s = False, time.monotonic()
@@ -230,16 +239,13 @@ class _Run:
             self._writers.finish()
             if not self._deferred:
                 return
-            waiting, self._deferred = self._deferred, []
-            impatient = time.monotonic() - since_s > PATIENCE_S
-            for job in waiting:
-                job.missing = self._answers.missing(job.keys)
-                self._offer(job, wait=not impatient)
-            if len(self._deferred) < len(waiting):
+            waiting = len(self._deferred)
+            self._look_again(wait=time.monotonic() - since_s <= PATIENCE_S)
+            if len(self._deferred) < waiting:
                 since_s = time.monotonic()
             else:
                 if not told:
-                    _log.warning("waiting for %d frames that other processes are working on", len(waiting))
+                    _log.warning("waiting for %d frames that other processes are working on", waiting)
                 told = True
                 time.sleep(SECONDS_BETWEEN_LOOKS)
 
