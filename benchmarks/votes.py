@@ -1,0 +1,228 @@
+"""Other votes in a mask than the majority's, tried and found worse: docs/log.md has what they gave.
+
+::
+
+    python benchmarks/votes.py drawn OUT --recipe wo_sct          # every vote: one voter's label, drawn anew
+    python benchmarks/votes.py shares OUT --recipe wo_sct         # the teacher's: the share of each class
+    python benchmarks/votes.py probabilities OUT --recipe cns     # the networks': their mean probabilities
+
+A majority makes a mask's rare labels vanish; each of these keeps them, *drawn* in the mean over steps, the
+others in every step, where the loss becomes the cross-entropy with a distribution. With *probabilities* the
+teacher's labels keep their majority. Trains and evaluates on generated rooms (``--data-recipe``); one device.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scenelift import cotrain, labels, pipeline, switching
+from scenelift.batches import Batch
+from scenelift.models.networks import Networks
+from scenelift.options import Choices, open_session
+from scenelift.switching import Sources, Targets
+from scenelift.types import IGNORE
+
+Patches = list[Any]
+
+
+def groups_of(mask_ids: Tensor) -> tuple[Tensor, int]:
+    """(B, H, W) int64 numbers of masks across images, and how many there are."""
+    first, per_image = labels._number_masks(mask_ids.long())
+    return mask_ids.long() + first[:, None, None], len(mask_ids) * per_image
+
+
+def mean_of(groups: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Means of (n, C) values by group, (size, C), and how many there were of each."""
+    total = torch.zeros(size, values.shape[1]).index_add_(0, groups, values)
+    count = torch.bincount(groups, minlength=size)
+    return total / count.clamp(min=1)[:, None], count
+
+
+# --- drawn -----------------------------------------------------------------------------------------------
+
+
+def drawn() -> Patches:
+    """Every vote becomes the label of one voter, drawn at random."""
+    rng = torch.Generator().manual_seed(0)
+
+    def draw(groups: Tensor, given: Tensor, size: int) -> Tensor:
+        votes = given != IGNORE
+        groups, given = groups[votes], given[votes].long()
+        order = torch.randperm(len(groups), generator=rng)
+        won = torch.full((size,), IGNORE)
+        won[groups[order]] = given[order]
+        return won
+
+    def refine(given: Tensor, mask_ids: Tensor, classes: int) -> Tensor:
+        groups, size = groups_of(mask_ids)
+        won = draw(groups.reshape(-1), given.reshape(-1), size)
+        return labels._spread(won.reshape(len(given), -1), mask_ids.long(), given.long())
+
+    def refine_sparse(
+        given: Tensor,
+        image: Tensor,
+        row: Tensor,
+        col: Tensor,
+        mask_ids: Tensor,
+        otherwise: Tensor,
+        classes: int,
+    ) -> Tensor:
+        groups, size = groups_of(mask_ids)
+        won = draw(groups[image, row, col], given, size)
+        painted = labels.paint(given, image, row, col, otherwise, classes)
+        return labels._spread(won.reshape(len(otherwise), -1), mask_ids.long(), painted)
+
+    return [
+        mock.patch.object(switching, "refine", refine),
+        mock.patch.object(switching, "refine_sparse", refine_sparse),
+    ]
+
+
+# --- distributions for labels ----------------------------------------------------------------------------
+
+
+class Soft:
+    """What a step's networks learn from: (B, H, W, C) and (P, C); ``None`` where that is the hard label."""
+
+    def __init__(self) -> None:
+        self.image: Tensor | None = None
+        self.pairs: Tensor | None = None
+
+    def patches(
+        self, of: Callable[[Sources, Batch, Targets], tuple[Tensor | None, Tensor | None]]
+    ) -> Patches:
+        """Let ``of`` choose the distributions over the images for 2D and for 3D, and the losses use them."""
+        draw, hard_image, hard_pairs = (
+            cotrain.draw_targets,
+            cotrain.image_cross_entropy,
+            cotrain.pair_cross_entropy,
+        )
+
+        def draw_targets(sources: Sources, batch: Batch, *rest: Any) -> Targets:
+            targets = draw(sources, batch, *rest)
+            self.image, for_pairs = of(sources, batch, targets)
+            where = batch.pair_image, batch.pair_row, batch.pair_col
+            self.pairs = None if for_pairs is None else for_pairs[where]
+            return targets
+
+        def image_loss(logits: Tensor, given: Tensor, count: Tensor | None = None) -> Tensor:
+            if self.image is None:
+                return hard_image(logits, given, count)
+            return -(self.image * logits.log_softmax(1).permute(0, 2, 3, 1)).sum() / given.numel()
+
+        def pair_loss(logits: Tensor, voxel: Tensor, given: Tensor, count: Tensor | None = None) -> Tensor:
+            if self.pairs is None:
+                return hard_pairs(logits, voxel, given, count)
+            weight = torch.zeros_like(logits).index_add_(0, voxel, self.pairs)
+            return -(weight * logits.log_softmax(1)).sum() / max(1, len(voxel))
+
+        return [
+            mock.patch.object(cotrain, "draw_targets", draw_targets),
+            mock.patch.object(cotrain, "image_cross_entropy", image_loss),
+            mock.patch.object(cotrain, "pair_cross_entropy", pair_loss),
+        ]
+
+
+def one_hot(given: Tensor, classes: int) -> Tensor:
+    """(..., C) float32; zeros for `IGNORE`."""
+    return F.one_hot(torch.where(given == IGNORE, classes, given.long()), classes + 1)[..., :classes].float()
+
+
+def shares() -> Patches:
+    """A mask's pixels learn from the share of each class among the teacher's labels in it."""
+
+    def of(sources: Sources, batch: Batch, targets: Targets) -> tuple[Tensor, Tensor]:
+        plain = one_hot(batch.labels, sources._num_classes)
+        groups, size = groups_of(batch.mask_ids)
+        means, _ = mean_of(groups.reshape(-1), plain.flatten(0, 2), size)
+        soft = torch.where((batch.mask_ids == 0)[..., None], plain, means[groups])
+        return soft, soft
+
+    return Soft().patches(of)
+
+
+def probabilities() -> Patches:
+    """Where labels are a network's own, they are its mean probabilities in a mask, not a vote."""
+    shown: dict[str, Tensor] = {}
+
+    def watched(name: str) -> Any:
+        run = getattr(Networks, name)
+
+        def watch(*args: Any) -> Any:
+            output = run(*args)
+            shown[name] = output.logits.detach()
+            return output
+
+        return mock.patch.object(Networks, name, watch)
+
+    def on_image(batch: Batch) -> Tensor:
+        size = batch.labels.shape[1:]
+        full = F.interpolate(shown["run_images"], size=size, mode="bilinear", align_corners=False)
+        own = full.softmax(1).permute(0, 2, 3, 1)
+        groups, number = groups_of(batch.mask_ids)
+        means, _ = mean_of(groups.reshape(-1), own.flatten(0, 2), number)
+        return torch.where((batch.mask_ids == 0)[..., None], own, means[groups])
+
+    def on_points(batch: Batch, clip: Tensor) -> Tensor:
+        own = shown["run_points"].softmax(1)[batch.pair_voxel]
+        teacher = one_hot(clip, own.shape[1])
+        where = batch.pair_image, batch.pair_row, batch.pair_col
+        groups, number = groups_of(batch.mask_ids)
+        of_masks, votes = mean_of(groups[where], own, number)
+        pixels = torch.arange(clip.numel()).reshape(clip.shape)
+        of_pixels, seen = mean_of(pixels[where], own, clip.numel())
+        outside = torch.where(seen.reshape(clip.shape)[..., None] > 0, of_pixels[pixels], teacher)
+        inside = torch.where(votes[groups][..., None] > 0, of_masks[groups], teacher)
+        return torch.where((batch.mask_ids == 0)[..., None], outside, inside)
+
+    def of(sources: Sources, batch: Batch, targets: Targets) -> tuple[Tensor | None, Tensor | None]:
+        found: dict[str, Tensor | None] = {"clip": None}
+        drawn = [
+            max(share, key=lambda name: share[name]) for share in (targets.share_image, targets.share_points)
+        ]
+        for name in drawn:  # one source a step, which is how often the paper draws as we read it
+            if name not in found:
+                found[name] = (
+                    on_image(batch) if name == "image" else on_points(batch, sources.on_image("clip"))
+                )
+        return found[drawn[0]], found[drawn[1]]
+
+    return [watched("run_images"), watched("run_points"), *Soft().patches(of)]
+
+
+def main() -> None:
+    ways = {"drawn": drawn, "shares": shares, "probabilities": probabilities}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("way", choices=ways)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--recipe", default="wo_sct")
+    parser.add_argument("--data-recipe", default="bench")
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    choices = Choices(
+        "synthetic", args.recipe, args.data_recipe, overrides=args.overrides, seed=args.seed, device="cpu"
+    )
+    # never the cache of a table: the networks of stage 1 are kept there, under the key of a majority's
+    session = open_session(choices, args.out, None, False)
+    annotations = pipeline.annotate(session)
+    with ExitStack() as stack:
+        for patch in ways[args.way]():
+            stack.enter_context(patch)
+        networks = pipeline.train(session, annotations)
+    found = pipeline.evaluate(session, annotations, networks)
+    in_2d, in_3d = found.confusion_2d.compute(), found.confusion_3d.compute()
+    print(f"{args.recipe}, {args.way}: 2D {100 * in_2d.miou:.1f}   3D {100 * in_3d.miou:.1f}")
+
+
+if __name__ == "__main__":
+    main()
