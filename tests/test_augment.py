@@ -124,7 +124,9 @@ class TestImageTransform:
         np.testing.assert_array_equal(transform.image(image), image)
         np.testing.assert_array_equal(transform.nearest(image[..., 0]), image[..., 0])
         uv = rng.uniform(-0.5, [WIDTH - 0.5, HEIGHT - 0.5], (200, 2)).astype(np.float32)
-        np.testing.assert_array_equal(np.floor(transform.pixels(uv) + 0.5), np.floor(uv + np.float32(0.5)))
+        np.testing.assert_array_equal(
+            np.floor(np.stack(transform.pixels(uv), 1) + 0.5), np.floor(uv + np.float32(0.5))
+        )
 
     def test_mirror_alone_is_exact(self) -> None:
         transform = ImageTransform(True, WIDTH, 1.0, (0, 0), HEIGHT, WIDTH)
@@ -132,7 +134,7 @@ class TestImageTransform:
         np.testing.assert_array_equal(transform.image(image), image[:, ::-1])
         np.testing.assert_array_equal(transform.nearest(image[..., 0]), image[:, ::-1, 0])
         np.testing.assert_allclose(
-            transform.pixels(np.array([[0, 3], [29, 4]], np.float32)), [[29, 3], [0, 4]]
+            np.stack(transform.pixels(np.array([[0, 3], [29, 4]], np.float32)), 1), [[29, 3], [0, 4]]
         )
 
     def test_whole_pixel_crop_is_exact(self) -> None:
@@ -219,7 +221,7 @@ class TestPointTransform:
 
 def moved(transform: ImageTransform, uv: F32) -> tuple[I64, I64, Bool]:
     """Column and row of the pairs that stay inside, and which of all they are."""
-    pixel = np.floor(transform.pixels(uv) + 0.5).astype(np.int64)
+    pixel = np.floor(np.stack(transform.pixels(uv), 1) + 0.5).astype(np.int64)
     inside = ((pixel >= 0) & (pixel < [transform.width, transform.height])).all(1)
     return pixel[inside, 0], pixel[inside, 1], inside
 

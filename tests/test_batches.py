@@ -237,7 +237,7 @@ def check_pairs(
         pairs = annotations.pairs(name)
         for row in np.flatnonzero(pairs.frame_index == index):
             uv = pairs.pixel_uv[row]
-            u, v = np.floor(transform.pixels(uv[None])[0] + 0.5)
+            u, v = np.floor(np.ravel(transform.pixels(uv[None])) + 0.5)
             if 0 <= u < transform.width and 0 <= v < transform.height:
                 image, pixel_row, pixel_col, voxel, position = next(rows)
                 point = moved[name][pairs.point_index[row]]

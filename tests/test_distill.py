@@ -61,7 +61,7 @@ def test_places_lead_back_where_pixels_came_from(seed: int) -> None:
     crop = (int(rng.integers(8, 70)), int(rng.integers(8, 70))) if rng.random() < 0.5 else None
     transform = draw_image_transform((height, width), AugmentConfig(scale=(1.0, 2.0), crop=crop), rng)
     uv = (rng.random((20, 2)) * [width, height] - 0.5).astype(np.float32)
-    share = (transform.pixels(uv) + 0.5) / [transform.width, transform.height]
+    share = (np.stack(transform.pixels(uv), 1) + 0.5) / [transform.width, transform.height]
     places = transform.places(height)
     back = (share * places[:, 0] + places[:, 1]) * [width, height] - 0.5
     np.testing.assert_allclose(back, uv, atol=2e-3)

@@ -65,21 +65,11 @@ class ImageTransform:
         picked: npt.NDArray[Ids] = ids.take(np.clip(rows, 0, ids.shape[0] - 1), 0).take(columns, 1)
         return picked
 
-    def pixels(self, pixel_uv: F32) -> F32:
-        """Move (P, 2) exact pixel positions (pixel centres at integers) along."""
-        return np.stack(self._moved(pixel_uv), 1)
+    def pixels(self, pixel_uv: F32) -> tuple[F32, F32]:
+        """Move (P, 2) exact pixel positions (pixel centres at integers) along: (P,) float32 u and v.
 
-    def cells(self, pixel_uv: F32) -> tuple[F32, F32, Bool]:
-        """The pixels that (P, 2) exact positions move into.
-
-        Returns:
-            (P,) float32 column and row, whole numbers, and (P,) bool whether that lies in the output.
+        Each axis by itself, for numpy is slow along the longer side of (P, 2).
         """
-        u, v = (np.floor(of_axis + np.float32(0.5)) for of_axis in self._moved(pixel_uv))
-        return u, v, (u >= 0) & (u < self.width) & (v >= 0) & (v < self.height)
-
-    def _moved(self, pixel_uv: F32) -> tuple[F32, F32]:
-        """Each axis by itself: numpy is slow along the longer side of (P, 2)."""
         scale, half = np.float32(self.scale), np.float32(0.5)
         u, v = pixel_uv[:, 0] + half, pixel_uv[:, 1] + half
         if self.mirror:
@@ -89,6 +79,15 @@ class ImageTransform:
             of_axis -= np.float32(offset)
             of_axis -= half
         return u, v
+
+    def cells(self, pixel_uv: F32) -> tuple[F32, F32, Bool]:
+        """The pixels that (P, 2) exact positions move into.
+
+        Returns:
+            (P,) float32 column and row, whole numbers, and (P,) bool whether that lies in the output.
+        """
+        u, v = (np.floor(of_axis + np.float32(0.5)) for of_axis in self.pixels(pixel_uv))
+        return u, v, (u >= 0) & (u < self.width) & (v >= 0) & (v < self.height)
 
     def places(self, in_height: int) -> F32:
         """Where places of the output, (x, y) as shares of width and height, lie in an input of this height.
