@@ -217,12 +217,13 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     watch = Watch(given.out / "samples.jsonl")
     many = ManyScenes(max(1, given.frames // FRAMES_PER_SCENE))
+    per_epoch = max(1, given.steps // EPOCHS)
     config = tiny_config(
         teachers={"labels": {"kind": "simulated", "tokens": 6}, "masks": {"kind": "simulated"}},
         train={
             "epochs": EPOCHS,
             "switch_after": EPOCHS // 2,
-            "steps_per_epoch": max(1, given.steps // EPOCHS),
+            "steps_per_epoch": per_epoch,
             "frames_per_scene": 1,
             "checkpoint_every": 500,
         },
@@ -242,7 +243,7 @@ def main() -> None:
     del annotating, training, quiet
     gc.collect()
     left = open_handles() - handles
-    switch = config.train.switch_after * max(1, given.steps // EPOCHS)
+    switch = config.train.switch_after * per_epoch  # a step's sample is taken once its checkpoint is written
     found = {
         "frames": summary(samples, "annotate", index_mib),
         "steps of stage 1": summary(samples, "train", 0.0, last=switch - 1),

@@ -27,6 +27,7 @@ from torch import Tensor
 from scenelift import cotrain, labels, pipeline, switching
 from scenelift.batches import Batch
 from scenelift.models.networks import Networks
+from scenelift.models.voxels import scatter_mean
 from scenelift.options import Choices, open_session
 from scenelift.switching import Sources, Targets
 from scenelift.types import IGNORE
@@ -38,13 +39,6 @@ def groups_of(mask_ids: Tensor) -> tuple[Tensor, int]:
     """(B, H, W) int64 numbers of masks across images, and how many there are."""
     first, per_image = labels._number_masks(mask_ids.long())
     return mask_ids.long() + first[:, None, None], len(mask_ids) * per_image
-
-
-def mean_of(groups: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Means of (n, C) values by group, (size, C), and how many there were of each."""
-    total = torch.zeros(size, values.shape[1]).index_add_(0, groups, values)
-    count = torch.bincount(groups, minlength=size)
-    return total / count.clamp(min=1)[:, None], count
 
 
 # --- drawn -----------------------------------------------------------------------------------------------
@@ -101,11 +95,8 @@ class Soft:
         self, of: Callable[[Sources, Batch, Targets], tuple[Tensor | None, Tensor | None]]
     ) -> Patches:
         """Let ``of`` choose the distributions over the images for 2D and for 3D, and the losses use them."""
-        draw, hard_image, hard_pairs = (
-            cotrain.draw_targets,
-            cotrain.image_cross_entropy,
-            cotrain.pair_cross_entropy,
-        )
+        draw = cotrain.draw_targets
+        hard_image, hard_pairs = cotrain.image_cross_entropy, cotrain.pair_cross_entropy
 
         def draw_targets(sources: Sources, batch: Batch, *rest: Any) -> Targets:
             targets = draw(sources, batch, *rest)
@@ -143,7 +134,7 @@ def shares() -> Patches:
     def of(sources: Sources, batch: Batch, targets: Targets) -> tuple[Tensor, Tensor]:
         plain = one_hot(batch.labels, sources._num_classes)
         groups, size = groups_of(batch.mask_ids)
-        means, _ = mean_of(groups.reshape(-1), plain.flatten(0, 2), size)
+        means = scatter_mean(plain.flatten(0, 2), groups.reshape(-1), size)
         soft = torch.where((batch.mask_ids == 0)[..., None], plain, means[groups])
         return soft, soft
 
@@ -169,7 +160,7 @@ def probabilities() -> Patches:
         full = F.interpolate(shown["run_images"], size=size, mode="bilinear", align_corners=False)
         own = full.softmax(1).permute(0, 2, 3, 1)
         groups, number = groups_of(batch.mask_ids)
-        means, _ = mean_of(groups.reshape(-1), own.flatten(0, 2), number)
+        means = scatter_mean(own.flatten(0, 2), groups.reshape(-1), number)
         return torch.where((batch.mask_ids == 0)[..., None], own, means[groups])
 
     def on_points(batch: Batch, clip: Tensor) -> Tensor:
@@ -177,12 +168,17 @@ def probabilities() -> Patches:
         teacher = one_hot(clip, own.shape[1])
         where = batch.pair_image, batch.pair_row, batch.pair_col
         groups, number = groups_of(batch.mask_ids)
-        of_masks, votes = mean_of(groups[where], own, number)
         pixels = torch.arange(clip.numel()).reshape(clip.shape)
-        of_pixels, seen = mean_of(pixels[where], own, clip.numel())
-        outside = torch.where(seen.reshape(clip.shape)[..., None] > 0, of_pixels[pixels], teacher)
-        inside = torch.where(votes[groups][..., None] > 0, of_masks[groups], teacher)
+        outside = spread_mean(own, pixels, clip.numel(), where, teacher)
+        inside = spread_mean(own, groups, number, where, teacher)
         return torch.where((batch.mask_ids == 0)[..., None], outside, inside)
+
+    def spread_mean(
+        own: Tensor, groups: Tensor, number: int, where: tuple[Tensor, ...], otherwise: Tensor
+    ) -> Tensor:
+        voters = groups[where]
+        voted = torch.bincount(voters, minlength=number)[groups] > 0
+        return torch.where(voted[..., None], scatter_mean(own, voters, number)[groups], otherwise)
 
     def of(sources: Sources, batch: Batch, targets: Targets) -> tuple[Tensor | None, Tensor | None]:
         found: dict[str, Tensor | None] = {"clip": None}

@@ -344,16 +344,16 @@ def _transform(view: View, voxel: Tensor, config: AugmentConfig, rng: np.random.
     height, width = view.labels.shape
     transform = draw_image_transform((height, width), config, rng)
     column, row, inside = transform.cells(view.pixel_uv)
-    rows = (torch.from_numpy(inside) & (voxel >= 0)).nonzero()[:, 0]
-    position = share_of_image(torch.from_numpy(view.pixel_uv).index_select(0, rows), height, width)
+    kept = (torch.from_numpy(inside) & (voxel >= 0)).nonzero()[:, 0]
+    position = share_of_image(torch.from_numpy(view.pixel_uv).index_select(0, kept), height, width)
     return (
         transform.image(view.image),
         transform.nearest(view.labels),
         transform.nearest(view.mask_ids),
         view.targets,
-        torch.from_numpy(row).index_select(0, rows),
-        torch.from_numpy(column).index_select(0, rows),
-        voxel.index_select(0, rows),
+        torch.from_numpy(row).index_select(0, kept),
+        torch.from_numpy(column).index_select(0, kept),
+        voxel.index_select(0, kept),
         position,
         transform.places(height),
     )
