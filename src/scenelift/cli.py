@@ -173,7 +173,7 @@ def _options(
 def demo(
     out: Out = Path("demo"),
     size: Annotated[
-        str, typer.Option(help="small (about 90 s on 2 cores) or full (about 6 minutes).")
+        str, typer.Option(help="small (2 to 3 minutes on 2 cores) or full (about 4 times that).")
     ] = "full",
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from --seed on.")] = 1,
