@@ -3,7 +3,8 @@
     python benchmarks/before_switch.py RUN [RUN ...] [--cache CACHE] [--classes]
 
 RUN is the folder of a run with its data and cache in place; it may still be training. Printed: mIoU of the
-networks at the end of stage 1, and of the finished run where there is one; with ``--classes`` the IoU of each
+networks at the end of stage 1, and of the finished run where there is one, both predicting as the run's
+``predict`` section says: Post-Refine votes before the switch already. With ``--classes`` the IoU of each
 class too.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from fixtures_scenes import CLASSES, tiny_config
 from scenelift.errors import RunError
@@ -23,10 +25,13 @@ from scenelift.models.networks import Networks
 from scenelift.predict import NetworkPair
 
 
-def new_pair(**networks: Any) -> NetworkPair:
-    """Untrained networks with strong heads and statistics of their own, so that answers vary."""
+def new_pair(text_dim: int = 128, **networks: Any) -> NetworkPair:
+    """Untrained networks with strong heads and statistics of their own, so that answers vary.
+
+    As on real data, text has more channels than they have, if ``text_dim`` says no other.
+    """
     config = tiny_config(networks=networks)
-    made = Networks(config.networks, config.latent, 8, 3, seed=5)
+    made = Networks(config.networks, config.latent, text_dim, 3, seed=5)
     random = torch.Generator().manual_seed(6)
     with torch.no_grad():
         for module in made.modules():
@@ -35,11 +40,21 @@ def new_pair(**networks: Any) -> NetworkPair:
                 module.running_var.uniform_(0.5, 1.5, generator=random)  # type: ignore[union-attr]
         for head in (made.image_head, made.points_head):
             head.linear.weight.mul_(5)
-    text = torch.nn.functional.normalize(torch.randn(4, 8, generator=random), dim=1)
+    text = torch.nn.functional.normalize(torch.randn(4, text_dim, generator=random), dim=1)
     return NetworkPair(made, text, config, digest="of the training")
 
 
 # --- 2D ----------------------------------------------------------------------------------------------------
+
+
+def probabilities_in_double(pair: NetworkPair, images: np.ndarray) -> np.ndarray:
+    """(B, C, H, W) from a (B, H, W, 3) uint8 batch."""
+    networks = copy.deepcopy(pair.networks).double()
+    given = torch.from_numpy(images).permute(0, 3, 1, 2).double() / 255
+    with torch.no_grad():
+        logits = networks.run_images(given, pair.text.double()).logits
+    full = F.interpolate(logits, size=images.shape[1:3], mode="bilinear", align_corners=False)
+    return full.softmax(1).numpy()
 
 
 def check_onnx(pair: NetworkPair, out: Path) -> onnx.ModelProto:
@@ -57,7 +72,10 @@ def check_onnx(pair: NetworkPair, out: Path) -> onnx.ModelProto:
         want = pair.image_probabilities(images).numpy()
         (got,) = session.run(None, {"image": images.transpose(0, 3, 1, 2).astype(np.float32) / 255})
         assert got.shape == want.shape == (shape[0], 4, *shape[1:])
-        assert np.abs(got - want).max() < 1e-4
+        # deep networks at random weights magnify rounding: how far, float64 tells
+        rounding = float(np.abs(want - probabilities_in_double(pair, images)).max())
+        assert np.abs(got - want).max() < max(1e-4, 4 * rounding)
+        assert rounding < 1e-3
         assert np.ptp(want, axis=(0, 2, 3)).max() > 0.05  # or equality would say little
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["classes"]) == list(CLASSES.names)
@@ -81,7 +99,7 @@ def test_onnx_runtime_gives_the_same_probabilities(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50"])
 def test_onnx_of_the_large_networks(tmp_path: Path, name: str) -> None:
-    check_onnx(new_pair(image={"name": name, "weights": "none"}), tmp_path)
+    check_onnx(new_pair(text_dim=8, image={"name": name, "weights": "none"}), tmp_path)
 
 
 # --- 3D ----------------------------------------------------------------------------------------------------

@@ -91,3 +91,54 @@ def test_the_frozen_map_is_the_same_in_every_run_and_never_learns() -> None:
     assert not torch.equal(FrozenMap(16, 8, seed=1).weight, first.weight)
     assert not list(first.parameters())
     assert not first(torch.randn(3, 16)).requires_grad
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(("channels", "text_dim"), [(5, 12), (8, 8), (12, 5)])
+def test_logits_and_gradients_are_those_of_embeddings(channels: int, text_dim: int, normalize: bool) -> None:
+    torch.manual_seed(7)
+    head = TextHead(channels, text_dim, HeadConfig(normalize=normalize, logit_scale=7.0)).double()
+    text = F.normalize(torch.randn(3, text_dim).double(), dim=1)
+    features = torch.randn(20, channels).double().requires_grad_()
+    weights = torch.randn(20, 3).double()
+    wanted = head.logit_scale * head.embed(features) @ text.T
+    found = head(features, text)
+    torch.testing.assert_close(found, wanted)
+    learnt = (features, head.linear.weight, head.linear.bias)
+    for one, other in zip(
+        torch.autograd.grad((weights * found).sum(), learnt),
+        torch.autograd.grad((weights * wanted).sum(), learnt),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_float32_is_as_close_to_the_truth_as_embeddings_are() -> None:
+    """The length comes from a quadratic form, which could lose digits."""
+    torch.manual_seed(8)
+    head = TextHead(96, 512, HeadConfig(normalize=True, logit_scale=100.0))
+    features, text = 10 * torch.randn(500, 96), F.normalize(torch.randn(20, 512), dim=1)
+    found, embedded = head(features, text), head.logit_scale * head.embed(features) @ text.T
+    exact = head.double()(features.double(), text.double())
+    error = (found - exact).abs().max()
+    assert error < 4 * (embedded - exact).abs().max() + 1e-6
+    assert error < 1e-4
+
+
+def test_an_embedding_of_length_zero_has_logits_of_zero() -> None:
+    head = TextHead(4, 6, HeadConfig(normalize=True))
+    torch.nn.init.zeros_(head.linear.bias)
+    features = torch.zeros(3, 4, requires_grad=True)
+    logits = head(features, torch.eye(6)[:2])
+    assert torch.equal(logits, torch.zeros(3, 2))
+    (gradient,) = torch.autograd.grad(logits.sum(), features)
+    assert gradient.isfinite().all()
+
+
+def test_bfloat16_features_are_weighed_in_float32() -> None:
+    torch.manual_seed(9)
+    head = TextHead(16, 64, HeadConfig(normalize=True, logit_scale=20.0))
+    features, text = torch.randn(50, 16).bfloat16(), F.normalize(torch.randn(5, 64), dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(features, text)
+    torch.testing.assert_close(logits, head(features.float(), text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.random import Generator
@@ -47,7 +48,7 @@ class Room:
     rgb: U8
     scene_truth: SceneTruth
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Memory its arrays take."""
         pixels = sum(frame.height * frame.width for frame in self.frames.values())
