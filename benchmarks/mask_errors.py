@@ -41,10 +41,9 @@ def mask_teachers(config: SimulatedMasks, truth: TruthSource) -> dict[str, Simul
     }
 
 
-def voted(labels: Tensor, teacher: SimulatedMaskTeacher, frames: list[Frame], classes: int) -> np.ndarray:
-    """(B, H, W) uint8."""
-    ids = torch.from_numpy(np.stack([mask.ids.astype(np.int64) for mask in teacher.masks(frames)]))
-    return refine(labels, ids, classes).numpy().astype(np.uint8)
+def mask_ids(teacher: SimulatedMaskTeacher, frames: list[Frame]) -> Tensor:
+    """(B, H, W) int64."""
+    return torch.from_numpy(np.stack([mask.ids.astype(np.int64) for mask in teacher.masks(frames)]))
 
 
 def measure(path: Path, cache: Path | None) -> None:
@@ -67,15 +66,16 @@ def measure(path: Path, cache: Path | None) -> None:
         known = [truth.frame(scene.name, frame.name) for frame in frames]
         wanted = np.stack([one.labels for one in known if one is not None])
         said = {"teacher": np.stack([annotations.labels(scene.name, frame.name) for frame in frames])}
+        images = np.stack([frame.image for frame in frames])
         for name, pair in pairs.items():
             if pair is not None:
-                images = np.stack([frame.image for frame in frames])
                 said[name] = pair.image_probabilities(images).argmax(1).cpu().numpy()
+        masks = {way: mask_ids(teacher, frames) for way, teacher in teachers.items()}
         for name, labels in said.items():
             scores["no masks", name].update(labels.astype(np.uint8), wanted)
-            for way, teacher in teachers.items():
-                after = voted(torch.from_numpy(labels), teacher, frames, classes)
-                scores[way, name].update(after, wanted)
+            for way, ids in masks.items():
+                after = refine(torch.from_numpy(labels), ids, classes)
+                scores[way, name].update(after.numpy().astype(np.uint8), wanted)
     print(f"{path}\n{'masks':<14}" + "".join(f"{name:>10}" for name in whose))
     for way in ("no masks", *teachers):
         print(f"{way:<14}" + "".join(f"{100 * scores[way, name].compute().miou:10.1f}" for name in whose))
