@@ -5,9 +5,11 @@
     python benchmarks/votes.py drawn OUT --recipe wo_sct          # every vote: one voter's label, drawn anew
     python benchmarks/votes.py shares OUT --recipe wo_sct         # the teacher's: the share of each class
     python benchmarks/votes.py probabilities OUT --recipe cns     # the networks': their mean probabilities
+    python benchmarks/votes.py sure OUT --recipe cns              # the networks': only four fifths decide
 
 A majority makes a mask's rare labels vanish; each of these keeps them, *drawn* in the mean over steps, the
-others in every step, where the loss becomes the cross-entropy with a distribution. With *probabilities* the
+next two in every step, where the loss becomes the cross-entropy with a distribution. With *sure* a mask that
+four fifths do not agree on, as one over two objects, leaves its pixels as they are. With the last two the
 teacher's labels keep their majority. Trains and evaluates on generated rooms (``--data-recipe``); one device.
 """
 
@@ -195,8 +197,40 @@ def probabilities() -> Patches:
     return [watched("run_images"), watched("run_points"), *Soft().patches(of)]
 
 
+# --- where masks agree -----------------------------------------------------------------------------------
+
+
+def sure(least: float = 0.8) -> Patches:
+    """A network's own labels are voted on only in masks where the majority has a share of ``least``."""
+    majority = Sources._make
+
+    def winners(groups: Tensor, given: Tensor, size: int, classes: int) -> Tensor:
+        votes = given != IGNORE
+        ballots = groups[votes] * classes + given[votes].long()
+        counts = torch.bincount(ballots, minlength=size * classes).reshape(size, classes)
+        most, won = counts.max(1)
+        return torch.where(most >= least * counts.sum(1).clamp(min=1), won, IGNORE)
+
+    def make(self: Sources, source: str) -> Tensor:
+        if source == "clip":
+            return majority(self, source)
+        batch, classes = self._batch, self._num_classes
+        groups, size = groups_of(batch.mask_ids)
+        if source == "image":
+            otherwise = self._image_labels.long()
+            won = winners(groups.reshape(-1), otherwise.reshape(-1), size, classes)
+        else:
+            where = batch.pair_image, batch.pair_row, batch.pair_col
+            given = self._voxel_labels[batch.pair_voxel]
+            otherwise = labels.paint(given, *where, self.on_image("clip"), classes)
+            won = winners(groups[where], given, size, classes)
+        return labels._spread(won.reshape(len(otherwise), -1), batch.mask_ids.long(), otherwise)
+
+    return [mock.patch.object(Sources, "_make", make)]
+
+
 def main() -> None:
-    ways = {"drawn": drawn, "shares": shares, "probabilities": probabilities}
+    ways = {"drawn": drawn, "shares": shares, "probabilities": probabilities, "sure": sure}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("way", choices=ways)
     parser.add_argument("out", type=Path)
@@ -204,12 +238,19 @@ def main() -> None:
     parser.add_argument("--data-recipe", default="bench")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        help="of a table, for `probabilities` and `sure` alone: stage 1 is kept there under the\n"
+        "key of a majority's, and theirs is the same",
+    )
     args = parser.parse_args()
     choices = Choices(
         "synthetic", args.recipe, args.data_recipe, overrides=args.overrides, seed=args.seed, device="cpu"
     )
-    # never the cache of a table: the networks of stage 1 are kept there, under the key of a majority's
-    session = open_session(choices, args.out, None, False)
+    if args.cache and args.way in ("drawn", "shares"):
+        parser.error("--cache: expected `probabilities` or `sure`, which train stage 1 as a majority does")
+    session = open_session(choices, args.out, args.cache, False)
     annotations = pipeline.annotate(session)
     with ExitStack() as stack:
         for patch in ways[args.way]():
