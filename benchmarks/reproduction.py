@@ -3,8 +3,8 @@
     python benchmarks/reproduction.py RUNS [--page docs/reproduction.md] [--check]
 
 The page has blocks between ``<!-- from FILE -->`` and ``<!-- end -->``; each is replaced by RUNS/FILE, which
-a command named on the page has written. With ``--check`` nothing is written, and the exit code is 1 where a
-block is not what RUNS has.
+a command named on the page has written, without its heading and without its last section, the command. With
+``--check`` nothing is written, and the exit code is 1 where a block is not what RUNS has.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def filled(page: str, runs: Path) -> str:
         if not file.is_file():
             print(f"not there, left as it is: {file}", file=sys.stderr)
             return found[0]
-        text = re.sub(r"^# .*\n+", "", file.read_text(encoding="utf-8"))  # the page has headings of its own
+        text = re.sub(r"^# .*\n+", "", file.read_text(encoding="utf-8"))  # the page has headings of its own,
+        text = text.partition("## Make it again\n")[0]  # and commands, without paths of one machine
         text = re.sub(r"^(#+ )", r"##\1", text, flags=re.MULTILINE)
         return f"{found[1]}\n{text.strip()}\n\n{found[3]}"
 
