@@ -259,10 +259,12 @@ def test_every_variant_is_shown_everywhere(variant: str) -> None:
     ):
         assert not re.search(r"\bnan\b|\binf\b|(?<!LSC )\bNone\b", text)
         assert variant == "hostile names" or all(row.title in text for row in found.rows)
-    grids = [line for line in markdown(found).splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in grids[: len(found.rows) + 2]} == {
-        len(re.findall(r"(?<!\\)\|", grids[0]))
-    }
+    grids = re.findall(r"(?:^\|.*\n?)+", markdown(found), flags=re.MULTILINE)
+    assert len(grids) >= 3
+    for grid in grids:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in grid.splitlines()}) == 1
+    for grid in grids[:3]:  # mIoU, differences, what is run
+        assert len(grid.splitlines()) == len(found.rows) + 2
     tree = to_json(found)
     assert json.loads(json.dumps(tree, allow_nan=False)) == tree
     assert (tree["schema"], tree["table"], len(tree["rows"])) == (1, found.table.name, len(found.rows))
@@ -274,6 +276,21 @@ def test_images_alone_have_no_3d_column() -> None:
     for text in (Page(render_table_page(found)).words, markdown(found), on_terminal(found)):
         assert "3D" not in text.replace("2D-3D", "")
     assert "3D" not in to_json(found)["rows"][0]
+
+
+def test_markdown_has_both_kinds_side_by_side() -> None:
+    found = VARIANTS["three seeds"]()
+    row, cells = found.rows[1], found.rows[1].cells
+    text = markdown(found)
+    figures, differences, run = re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE)[:3]
+    assert figures.startswith("| Row | 2D | paper (ScanNet) | 3D | paper (ScanNet) |\n")
+    means = [f"{100 * cells[kind].mean:.1f} ± {100 * cells[kind].deviation:.1f}" for kind in found.kinds]
+    assert f"| {row.title} | {means[0]} | 20.4 | {means[1]} | 23.8 |\n" in figures
+    base, full = "Δ Baseline (paper)", "Δ Full [95 %]"
+    heads = [f"{kind}: {change}" for kind in found.kinds for change in (base, full)]
+    assert differences.startswith(f"| Row | {' | '.join(heads)} |\n")
+    assert re.search(rf"\| {re.escape(row.title)} \| [+−][\d.]+ \(\+3.1\) \| [+−][\d.]+\*? \[", differences)
+    assert f"| {row.title} | `{row.recipe}` | {row.about} | " in run
 
 
 def test_what_the_page_says() -> None:

@@ -23,6 +23,7 @@ def markdown(result: TableResult) -> str:
     parts += [_cell(f"{figure}{rest}") for _, figure, rest in wording.gains(result)]
     parts += [wording.ranks(result), wording.tally(result), _main(result)]
     parts.append("\n".join(f"- {_cell(note)}" for note in wording.method(result)))
+    parts += ["## Differences", _differences(result), "## What is run", _rows(result)]
     if result.checks:
         head = ["Expectation", "", "Verdict", "Ours [95 %]", "Paper"]
         lines = [
@@ -78,35 +79,67 @@ def _terminal_cells(cell: Cell, result: TableResult, kind: Kind) -> list[str]:
 
 
 def _main(result: TableResult) -> str:
-    head = ["Row", "Recipe"]
+    """mIoU alone, so that both kinds fit on a page side by side."""
+    head = ["Row"]
     for kind in result.kinds:
         head.append(kind)
         if wording.has_paper(result, kind):
             head.append(wording.paper_heading(result, kind))
-        if wording.has_baseline(result):
-            base = result.title_of(result.table.baseline)
-            head.append(f"Δ {base}" + (" (paper)" if wording.has_paper(result, kind) else ""))
-        head += [f"Δ {wording.reference_name(result)} [95 %]", "Coverage"]
-    head += ["Time", "Memory", "What it is"]
-    lines = []
-    for row in result.rows:
-        cells = [part for kind in result.kinds for part in _main_cells(row.cells[kind], result, kind)]
-        lines.append(
-            [row.title, f"`{row.recipe}`", *cells, _time(row), wording.memory(row.peak_bytes), row.about]
-        )
-    return _grid(head, lines, left=2)
+    lines = [
+        [row.title, *[text for kind in result.kinds for text in _main_cells(row.cells[kind], result, kind)]]
+        for row in result.rows
+    ]
+    return _grid(head, lines)
 
 
 def _main_cells(cell: Cell, result: TableResult, kind: Kind) -> Iterator[str]:
     partial = wording.partial(cell, result)
     yield _miou(cell) + (f" ({partial})" if partial else "")
-    has_paper = wording.has_paper(result, kind)
-    if has_paper:
+    if wording.has_paper(result, kind):
         yield wording.share(cell.paper)
+
+
+def _differences(result: TableResult) -> str:
+    head = ["Row"]
+    for kind in result.kinds:
+        if wording.has_baseline(result):
+            base = result.title_of(result.table.baseline)
+            head.append(f"{kind}: Δ {base}" + (" (paper)" if wording.has_paper(result, kind) else ""))
+        head.append(f"{kind}: Δ {wording.reference_name(result)} [95 %]")
+    lines = [
+        [row.title, *[text for kind in result.kinds for text in _difference_cells(row.cells[kind], result)]]
+        for row in result.rows
+    ]
+    return _grid(head, lines)
+
+
+def _difference_cells(cell: Cell, result: TableResult) -> Iterator[str]:
     if wording.has_baseline(result):
-        yield wording.to_baseline(cell, has_paper)
+        yield wording.to_baseline(cell, with_paper=True)
     yield f"{wording.to_reference(cell.to_reference)} {wording.interval(cell.to_reference)}".strip()
-    yield wording.share(cell.coverage)
+
+
+def _rows(result: TableResult) -> str:
+    head = [
+        "Row",
+        "Recipe",
+        "What it is",
+        *[f"Coverage {kind}, %" for kind in result.kinds],
+        "Time",
+        "Memory",
+    ]
+    lines = [
+        [
+            row.title,
+            f"`{row.recipe}`",
+            row.about,
+            *[wording.share(row.cells[kind].coverage) for kind in result.kinds],
+            _time(row),
+            wording.memory(row.peak_bytes),
+        ]
+        for row in result.rows
+    ]
+    return _grid(head, lines, left=3)
 
 
 def _miou(cell: Cell) -> str:
@@ -126,8 +159,8 @@ def _classes(result: TableResult, kind: Kind) -> list[list[str]]:
 
 
 def _grid(head: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table, the first ``left`` columns and a last one of words aligned left."""
-    rule = ["---" if place < left or name == "What it is" else "---:" for place, name in enumerate(head)]
+    """A Markdown table, its first ``left`` columns, those of words, aligned left."""
+    rule = ["---" if place < left else "---:" for place in range(len(head))]
     rows = [[_cell(text) for text in row] for row in (head, *lines)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
 
