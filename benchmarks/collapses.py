@@ -43,9 +43,11 @@ def span(values: Sequence[float], digits: int = 0) -> str:
     return low if low == high else f"{low}–{high}"
 
 
-def cells(name: str, keys: tuple[str, str], logs: Sequence[Log]) -> list[str]:
+def cells(
+    name: str, keys: Sequence[str], logs: Sequence[Log], when_told: Sequence[dict[str, int]]
+) -> list[str]:
     """Of one network: in how many seeds told, and when; its effective classes at the end / its labels'."""
-    steps = [found[name] for found in map(told, logs) if name in found]
+    steps = [found[name] for found in when_told if name in found]
     when = f"{len(steps)} of {len(logs)}" + (f", after {span(steps)}" if steps else "")
     ends = [[effective_series(log, key)[1][-1] for log in logs] for key in keys]
     return [when, " / ".join(span(values, 1) for values in ends)]
@@ -65,7 +67,8 @@ def main() -> None:
     heads = [f"{name}: {what}" for *_, name in NETWORKS for what in ("told", "classes / labels")]
     lines = ["| recipe | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
     for recipe, logs in trained.items():
-        row = [text for *keys, name in NETWORKS for text in cells(name, (keys[0], keys[1]), logs)]
+        when_told = [told(log) for log in logs]
+        row = [text for *keys, name in NETWORKS for text in cells(name, keys, logs, when_told)]
         lines.append(f"| `{recipe}` | " + " | ".join(row) + " |")
     page = "\n".join(lines) + "\n"
     atomic_write(asked.runs / "collapses.md", page.encode())
