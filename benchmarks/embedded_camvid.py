@@ -1,15 +1,19 @@
 """How good the embedded teachers' labels are on CamVid: raw, and refined by their masks.
 
-    python benchmarks/embedded_camvid.py CAMVID [--split val] [key=value ...]
+    python benchmarks/embedded_camvid.py CAMVID [--split val] [--unnormalised] [key=value ...]
 
 CAMVID is a folder in the 480x360, 11-class form of SegNet (``val.txt`` lists pairs of image and annotation).
 Keys are those of `EmbeddedLabels` and `EmbeddedMasks`, for instance ``labels.top=5`` or ``masks.scale=200``.
+
+``--unnormalised`` shows the classifier what a pretrained network sees where its input is left in [0, 1], as
+the code that the paper came with left CLIP's (``teachers.labels.normalize: false``).
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +52,16 @@ def read(folder: Path, split: str) -> list[tuple[Frame, U8]]:
     return pairs
 
 
+def unnormalised(frame: Frame) -> Frame:
+    """The frame whose normalised pixels, (x − 127) / 128, are the given one's in [0, 1]."""
+    return replace(frame, image=np.rint(127 + frame.image * (128 / 255)).astype(np.uint8))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("camvid", type=Path)
     parser.add_argument("--split", default="val")
+    parser.add_argument("--unnormalised", action="store_true")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
 
@@ -65,8 +75,9 @@ def main() -> None:
     seconds = {"labels": 0.0, "masks": 0.0}
     pairs = read(args.camvid, args.split)
     for frame, truth in pairs:
+        seen = unnormalised(frame) if args.unnormalised else frame
         start = time.process_time()
-        features = torch.from_numpy(labeller.image_features([frame])[0])
+        features = torch.from_numpy(labeller.image_features([seen])[0])
         between = time.process_time()
         masks = masker.masks([frame])[0]
         seconds["labels"] += between - start

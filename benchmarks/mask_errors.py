@@ -6,12 +6,16 @@ RUN is the folder of a finished run on generated rooms, with its data and cache 
 teacher errs in four ways; each is taken from it alone, and all together. Printed: 2D mIoU, %, of the labels
 after mask voting, eq. 4, on the validation rooms: of the label teacher, of the networks at the end of
 stage 1, and at the end.
+
+The last two rows are of masks that overlap, as SAM's do: parts of things, whole things, and things joined to
+neighbours as often as in RUN, all at once; they differ in which are visible (``teachers.masks.overlap``).
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,10 +29,12 @@ from scenelift.metrics import Confusion
 from scenelift.options import reopen_session
 from scenelift.predict import NetworkPair
 from scenelift.scenes import SceneSource, TruthSource
+from scenelift.teachers.mask_geometry import flatten_masks
 from scenelift.teachers.simulated import SimulatedMaskTeacher
 from scenelift.types import Frame
 
 WITHOUT = ("merge", "split", "jitter", "uncovered")
+OVERLAPS: tuple[Literal["smallest_on_top", "largest_on_top"], ...] = ("smallest_on_top", "largest_on_top")
 
 
 def mask_teachers(config: SimulatedMasks, truth: TruthSource) -> dict[str, SimulatedMaskTeacher]:
@@ -46,6 +52,18 @@ def mask_ids(teacher: SimulatedMaskTeacher, frames: list[Frame]) -> Tensor:
     return torch.from_numpy(np.stack([mask.ids.astype(np.int64) for mask in teacher.masks(frames)]))
 
 
+def overlapping(config: SimulatedMasks, truth: TruthSource, frames: list[Frame]) -> dict[str, Tensor]:
+    """By which masks are visible: (B, H, W) int64 of parts, things and groups of things."""
+    levels = ({"merge": 0.0, "split": 1.0}, {"merge": 0.0, "split": 0.0}, {"split": 0.0})
+    ids = [mask_ids(SimulatedMaskTeacher(config.model_copy(update=level), truth), frames) for level in levels]
+    visible: dict[str, list[Tensor]] = {way: [] for way in OVERLAPS}
+    for maps in zip(*ids, strict=True):
+        masks = torch.cat([one[None] == torch.arange(1, int(one.max()) + 1)[:, None, None] for one in maps])
+        for way in OVERLAPS:
+            visible[way].append(flatten_masks(masks, way).long())
+    return {way: torch.stack(flat) for way, flat in visible.items()}
+
+
 def measure(path: Path, cache: Path | None) -> None:
     """Print the table of one run."""
     session = reopen_session(path, "auto", cache, download=False)
@@ -60,7 +78,8 @@ def measure(path: Path, cache: Path | None) -> None:
     }
     teachers, classes = mask_teachers(config, truth), len(session.classes)
     whose = ["teacher", *(name for name, pair in pairs.items() if pair is not None)]
-    scores = {(way, name): Confusion(classes) for way in ("no masks", *teachers) for name in whose}
+    ways = ("no masks", *teachers, *OVERLAPS)
+    scores = {(way, name): Confusion(classes) for way in ways for name in whose}
     for scene in map(source.scene, session.names("val")):
         frames = list(scene.frames)
         known = [truth.frame(scene.name, frame.name) for frame in frames]
@@ -71,14 +90,15 @@ def measure(path: Path, cache: Path | None) -> None:
             if pair is not None:
                 said[name] = pair.image_probabilities(images).argmax(1).cpu().numpy()
         masks = {way: mask_ids(teacher, frames) for way, teacher in teachers.items()}
+        masks |= overlapping(config, truth, frames)
         for name, labels in said.items():
             scores["no masks", name].update(labels.astype(np.uint8), wanted)
             for way, ids in masks.items():
                 after = refine(torch.from_numpy(labels), ids, classes)
                 scores[way, name].update(after.numpy().astype(np.uint8), wanted)
-    print(f"{path}\n{'masks':<14}" + "".join(f"{name:>10}" for name in whose))
-    for way in ("no masks", *teachers):
-        print(f"{way:<14}" + "".join(f"{100 * scores[way, name].compute().miou:10.1f}" for name in whose))
+    print(f"{path}\n{'masks':<16}" + "".join(f"{name:>10}" for name in whose))
+    for way in ways:
+        print(f"{way:<16}" + "".join(f"{100 * scores[way, name].compute().miou:10.1f}" for name in whose))
 
 
 def main() -> None:
