@@ -180,11 +180,33 @@ class TestOrder:
         ]
         assert queue.next() is None  # all others share the stage 1 of cns
         assert cns is not None
-        queue.active.remove(cns)
-        queue.done.append(cns)
+        queue.past_stage1.append(cns)
+        ablation = queue.next()
+        assert ablation is not None
+        assert ablation.recipe == "wo_sct"
+        assert [run.recipe for run in queue.left] == ["post_refine", "wo_ct"]
+        queue.ends(cns)
         names = [run.recipe for run in iter(queue.next, None) if run is not None]
-        assert names == ["wo_sct", "post_refine", "wo_ct"]
+        assert names == ["post_refine", "wo_ct"]
         assert [queue.twin(run) is not None for run in runs] == [True, False, True, False, False, False]
+
+    def test_runs_go_on_from_a_stage_while_its_run_trains(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun: list[tuple[str, list[str]]] = []
+
+        class Observed(running._Queue):
+            def next(self) -> Run | None:
+                beside = [run.recipe for run in self.active]
+                if (run := super().next()) is not None:
+                    begun.append((run.recipe, beside))
+                return run
+
+        monkeypatch.setattr(running, "_Queue", Observed)
+        outcomes = run_all(make(tmp_path, "cns", "wo_sct"), tmp_path / "cache", jobs=2)
+        assert begun == [("cns", []), ("wo_sct", ["cns"])]
+        full, without = outcomes
+        assert full.log[:2] == without.log[:2]  # to the measured second
 
     def test_equal_networks_are_trained_once(self, tmp_path: Path) -> None:
         """Even when their stage 1 is known: the second waits for the first."""

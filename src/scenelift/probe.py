@@ -24,6 +24,7 @@ from scenelift.answers import Answers, Job, keep_paired, text_embeddings, view_d
 from scenelift.batches import Batch, batches, frames_a_scene, steps_per_epoch
 from scenelift.cache import Key, array_digest
 from scenelift.cotrain import Trainer, cotrain
+from scenelift.device import peak_bytes_of, reset_peak
 from scenelift.entries import encode
 from scenelift.errors import DataError
 from scenelift.frame_stream import frames_per_batch
@@ -31,7 +32,6 @@ from scenelift.fusion import fuse
 from scenelift.models.image import fetch_weights
 from scenelift.models.networks import Networks
 from scenelift.pipeline import Session
-from scenelift.runs import peak_bytes_of, reset_peak
 from scenelift.scenes import Findings, SceneSource, TruthSource
 from scenelift.shares import workers_of
 from scenelift.store import SceneStore

@@ -1,8 +1,8 @@
 """Many runs on one data set: each a training and its evaluation, in worker processes, resumable.
 
 A run finds what an earlier start has finished (`scenelift.pipeline`), so a list of runs may be stopped at any
-moment and given again. Runs that share stage 1 wait for the first of them, and go on from its end; runs that
-differ only in how they predict take over networks that another has trained.
+moment and given again. Runs that share stage 1 wait until the first of them has come to its end, and go on
+from there; runs that differ only in how they predict take over networks that another has trained.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 from scenelift import pipeline
 from scenelift.annotations import Annotations
-from scenelift.config import Config
+from scenelift.config import Config, TrainConfig
 from scenelift.dependence import STAGE1, TRAINING
+from scenelift.device import peak_bytes_of, reset_peak
 from scenelift.errors import ConfigError, DataError, RunError, SceneLiftError
 from scenelift.evaluate import Evaluation, saved_evaluation
 from scenelift.files import atomic_write, read_sealed, write_sealed
@@ -224,6 +225,11 @@ class _Queue:
     left: list[Run]
     done: list[Run]
     active: list[Run] = field(default_factory=list)
+    past_stage1: list[Run] = field(default_factory=list)
+    """Those at whose end of stage 1 others may begin."""
+
+    def __post_init__(self) -> None:
+        self.past_stage1 += self.done
 
     def next(self) -> Run | None:
         """The first run that need not wait for another one's stage 1 or networks."""
@@ -237,8 +243,13 @@ class _Queue:
     def _has_to_wait(self, run: Run) -> bool:
         if self._same(run, self.active, TRAINING):
             return True
-        shared = STAGE1
-        return bool(self._same(run, self.active, shared)) and not self._same(run, self.done, shared)
+        return bool(self._same(run, self.active, STAGE1)) and not self._same(run, self.past_stage1, STAGE1)
+
+    def ends(self, run: Run) -> None:
+        """It has come to its end."""
+        self.active.remove(run)
+        self.done.append(run)
+        self.past_stage1.append(run)
 
     def twin(self, run: Run) -> RunFolder | None:
         """Of a finished run that trained the same networks."""
@@ -270,11 +281,15 @@ def _in_workers(
             busy = [worker for worker in workers if worker.run is not None]
             for ready in wait([worker.connection for worker in busy]):
                 worker = next(one for one in busy if one.connection is ready)
-                ended = _listen(worker, [str(w.run.name) for w in busy if w.run is not None], advance)
-                if ended is not None:
-                    queue.active.remove(ended)
-                    queue.done.append(ended)
-                    yield ended
+                run = worker.run
+                assert run is not None
+                kind = _listen(worker, [str(w.run.name) for w in busy if w.run is not None], advance)
+                if kind == "stage 1":
+                    queue.past_stage1.append(run)
+                elif kind == "done":
+                    worker.run = None
+                    queue.ends(run)
+                    yield run
     finally:
         for worker in workers:
             worker.process.terminate()
@@ -282,8 +297,8 @@ def _in_workers(
             worker.process.join()
 
 
-def _listen(worker: _Worker, busy: Sequence[str], advance: Advance) -> Run | None:
-    """Take one message of a worker; its run, if that has come to its end."""
+def _listen(worker: _Worker, busy: Sequence[str], advance: Advance) -> str:
+    """Take one message of a worker; its kind: ``percent``, ``stage 1`` (that is over) or ``done``."""
     run = worker.run
     assert run is not None
     try:
@@ -296,14 +311,10 @@ def _listen(worker: _Worker, busy: Sequence[str], advance: Advance) -> Run | Non
         ) from None
     if kind == "error":
         raise value
-    reached = 100 if kind == "done" else int(value)
-    while worker.percent < reached:
+    while worker.percent < value:
         worker.percent += 1
         advance("; ".join(busy))
-    if kind != "done":
-        return None
-    worker.run = None
-    return run
+    return str(kind)
 
 
 def _start_worker(cache_root: Path, device: str, jobs: int, download: bool) -> _Worker:
@@ -336,7 +347,7 @@ def _work(connection: Connection, cache_root: Path, device: str, jobs: int, down
         data = run.config.digest("data")
         try:
             reset_peak(device)
-            progress = _percent(connection, os.getppid())
+            progress = _percent(connection, os.getppid(), run.config.train)
             done = carry_out(run, cache_root, device, progress, opened.get(data), twin, download)
             opened[data] = done.session.source
             write_sealed(run.folder.cost, {"peak_bytes": peak_bytes_of(device), "device": device})
@@ -345,17 +356,17 @@ def _work(connection: Connection, cache_root: Path, device: str, jobs: int, down
             connection.send(("error", type(error)(f"{run.name}: {error}")))
 
 
-def _percent(connection: Connection, parent: int) -> Progress:
-    """Tell the parent how far a run has come; training is most of it."""
+def _percent(connection: Connection, parent: int, train: TrainConfig) -> Progress:
+    """Tell the parent how far a run has come, training being most of it, and when its stage 1 is over."""
     parts = {"annotate": (0, 5), "train": (5, 95), "evaluate": (95, 100)}
 
     @contextmanager
     def progress(what: str, total: int, done: int) -> Iterator[Advance]:
         first, last = parts.get(what, (0, 0))
-        told = -1
+        told, stage2 = -1, what != "train" or train.switch_after >= train.epochs
 
         def advance(note: str) -> None:
-            nonlocal done, told
+            nonlocal done, told, stage2
             done += 1
             if os.getppid() != parent:  # nobody is waiting for this any more
                 os._exit(1)
@@ -363,6 +374,9 @@ def _percent(connection: Connection, parent: int) -> Progress:
             if percent > told:
                 told = percent
                 connection.send(("percent", percent))
+            if not stage2 and done * train.epochs >= train.switch_after * total:
+                stage2 = True
+                connection.send(("stage 1", percent))
 
         yield advance
 
@@ -370,29 +384,3 @@ def _percent(connection: Connection, parent: int) -> Progress:
         return progress(what, total, done)
 
     return open_task
-
-
-def reset_peak(device: str) -> None:
-    """Begin to measure the most memory that is held."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the whole process
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_bytes_of(device: str) -> int | None:
-    """The most memory this process, or the CUDA device, held since `reset_peak`; ``None`` where unknown."""
-    if device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        return None
-    return None
