@@ -1,8 +1,8 @@
 """Many runs on one data set: each a training and its evaluation, in worker processes, resumable.
 
 A run finds what an earlier start has finished (`scenelift.pipeline`), so a list of runs may be stopped at any
-moment and given again. Runs that share stage 1 wait until the first of them has come to its end, and go on
-from there; runs that differ only in how they predict take over networks that another has trained.
+moment and given again. Runs that share stage 1 wait until the first of them has ended that, and go on from
+there; runs that differ only in how they predict take over networks that another has trained.
 """
 
 from __future__ import annotations
