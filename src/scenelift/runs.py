@@ -226,10 +226,7 @@ class _Queue:
     done: list[Run]
     active: list[Run] = field(default_factory=list)
     past_stage1: list[Run] = field(default_factory=list)
-    """Those at whose end of stage 1 others may begin."""
-
-    def __post_init__(self) -> None:
-        self.past_stage1 += self.done
+    """Those whose stage 1 was over before they were: others may begin at its end."""
 
     def next(self) -> Run | None:
         """The first run that need not wait for another one's stage 1 or networks."""
@@ -243,13 +240,13 @@ class _Queue:
     def _has_to_wait(self, run: Run) -> bool:
         if self._same(run, self.active, TRAINING):
             return True
-        return bool(self._same(run, self.active, STAGE1)) and not self._same(run, self.past_stage1, STAGE1)
+        known = [*self.done, *self.past_stage1]
+        return bool(self._same(run, self.active, STAGE1)) and not self._same(run, known, STAGE1)
 
     def ends(self, run: Run) -> None:
         """It has come to its end."""
         self.active.remove(run)
         self.done.append(run)
-        self.past_stage1.append(run)
 
     def twin(self, run: Run) -> RunFolder | None:
         """Of a finished run that trained the same networks."""
