@@ -111,9 +111,14 @@ def ranks(result: TableResult) -> str:
 def tally(result: TableResult) -> str:
     """How many expectations hold."""
     verdicts = [check.verdict for check in result.checks]
-    counts = {name: verdicts.count(name) for name in ("holds", "does not hold", "within noise", "not run")}
-    words = {"holds": "hold", "does not hold": "do not", "within noise": "within noise", "not run": "not run"}
-    told = [f"{count} {words[name]}" for name, count in counts.items() if count]
+    several = {
+        "holds": "hold",
+        "does not hold": "do not hold",
+        "within noise": "within noise",
+        "not run": "not run",
+    }
+    counts = {name: verdicts.count(name) for name in several}
+    told = [f"{count} {name if count == 1 else several[name]}" for name, count in counts.items() if count]
     return f"Of {len(verdicts)} expectations from the paper: {', '.join(told)}." if told else ""
 
 
