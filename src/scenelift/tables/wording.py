@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from scenelift.report.data import difference, finite, percent
-from scenelift.tables.results import Cell, Check, TableResult
+from scenelift.tables.results import Cell, Check, TableResult, Verdict
 from scenelift.tables.rows import Kind
 from scenelift.tables.statistics import RESAMPLES, Difference
 
@@ -111,14 +111,14 @@ def ranks(result: TableResult) -> str:
 def tally(result: TableResult) -> str:
     """How many expectations hold."""
     verdicts = [check.verdict for check in result.checks]
-    several = {
+    several: dict[Verdict, str] = {
         "holds": "hold",
         "does not hold": "do not hold",
         "within noise": "within noise",
         "not run": "not run",
     }
-    counts = {name: verdicts.count(name) for name in several}
-    told = [f"{count} {name if count == 1 else several[name]}" for name, count in counts.items() if count]
+    counts = [(name, verdicts.count(name)) for name in several]
+    told = [f"{count} {name if count == 1 else several[name]}" for name, count in counts if count]
     return f"Of {len(verdicts)} expectations from the paper: {', '.join(told)}." if told else ""
 
 
