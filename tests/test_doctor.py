@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,21 @@ from fixtures_cli import Command
 from scenelift import doctor, speed
 from scenelift.doctor import Diagnosis, diagnose
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest brings it
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parents[1]
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
 
 def declared() -> list[Requirement]:
     """Requirements of pyproject.toml, as an installed package tells them."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    core = re.search(r"^dependencies = \[(.*?)^\]", text, re.M | re.S)
-    extras = re.search(r"^\[project\.optional-dependencies\]$(.*?)^\[", text, re.M | re.S)
-    assert core is not None
-    assert extras is not None
-    found = [Requirement(one) for one in re.findall(r'^  "(.*?)",', core[1], re.M)]
-    for name, body in re.findall(r"^(\w+) = \[(.*?)\]$", extras[1], re.M | re.S):
-        found += [Requirement(f'{one}; extra == "{name}"') for one in re.findall(r'"([^"]*)"', body)]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = [Requirement(one) for one in project["dependencies"]]
+    for name, body in project["optional-dependencies"].items():
+        found += [Requirement(f'{one}; extra == "{name}"') for one in body]
     return found
 
 
