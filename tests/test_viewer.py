@@ -25,8 +25,8 @@ from scenelift.viewer.app import Viewer  # noqa: E402
 
 WINDOW = {"width": 760, "height": 480}
 SCENE = {"x": 120, "y": 180, "width": 300, "height": 290}
-"""Where the cloud is in it: below viser's notice on software rendering, whose height differs between versions,
-left of the panel. Small, because the processor draws it."""
+"""Where the cloud is in it: left of the panel, below viser's notice on software rendering, however tall.
+Small, because the processor draws it."""
 PATIENCE_S = 300.0
 
 
