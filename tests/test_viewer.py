@@ -25,7 +25,7 @@ from scenelift.viewer.app import Viewer  # noqa: E402
 
 WINDOW = {"width": 760, "height": 480}
 SCENE = {"x": 120, "y": 180, "width": 300, "height": 290}
-"""Where the cloud is in it: left of the panel, below viser's notice on software rendering, however tall.
+"""Where the cloud is in it: left of the panel, below most of viser's notice, whose height varies.
 Small, because the processor draws it."""
 PATIENCE_S = 300.0
 
